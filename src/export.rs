@@ -53,6 +53,8 @@ pub struct Export {
     what: What,
     format: Format,
     calendar: Calendar,
+    /// The clock by which delays are told.
+    now: Timestamp,
     at: At,
 }
 
@@ -77,13 +79,15 @@ pub struct Part {
 }
 
 impl Export {
-    /// An export that has not begun; the usage is told by days of this calendar.
+    /// An export that has not begun; the usage is told by days of this calendar, and what waits for its retry by a clock
+    /// that says `now`, as everywhere else.
     #[must_use]
-    pub const fn new(what: What, format: Format, calendar: Calendar) -> Self {
+    pub const fn new(what: What, format: Format, calendar: Calendar, now: Timestamp) -> Self {
         Self {
             what,
             format,
             calendar,
+            now,
             at: At::Beginning,
         }
     }
@@ -113,6 +117,10 @@ impl Export {
     fn jobs(&mut self, store: &dyn Store, part: &mut Part) -> Result<(), StoreError> {
         let found = store.salvage_jobs(self.cursor(), JOBS_PAGE)?;
         for record in found.rows {
+            let record = JobRecord {
+                job: record.job.as_told(self.now),
+                ..record
+            };
             match self.format {
                 Format::JsonLines => part.json(&JobView::whole(record)),
                 Format::Csv => part.csv(&line_of(JOB_COLUMNS, &record)),
@@ -335,6 +343,7 @@ const CALL_COLUMNS: &[Column<CallRecord>] = &[
 #[cfg(test)]
 mod tests {
     use onelane_actors::testing::{MemoryStore, sample};
+    use onelane_core::model::Wait;
 
     use super::*;
 
@@ -350,9 +359,13 @@ mod tests {
             sample::retry(41, 1, None),
         ];
         store.commit(&waits).unwrap();
-        let mut export = Export::new(what, format, Calendar::default());
+        exported(&store, what, format, sample::START)
+    }
+
+    fn exported(store: &MemoryStore, what: What, format: Format, now: Timestamp) -> Vec<String> {
+        let mut export = Export::new(what, format, Calendar::default(), now);
         let (mut out, mut rows) = (Vec::new(), 0);
-        while let Some(part) = export.next(&store).unwrap() {
+        while let Some(part) = export.next(store).unwrap() {
             assert!(part.unreadable.is_empty());
             out.extend(part.lines);
             rows += part.rows;
@@ -382,6 +395,30 @@ mod tests {
             "{}",
             table[2]
         );
+    }
+
+    #[test]
+    fn a_clock_that_was_set_back_makes_no_retry_later_in_an_export_either() {
+        let store = MemoryStore::new();
+        let delay = Wait::from(sample::START, 30_000);
+        let waits = [
+            sample::insert(1),
+            sample::start(1),
+            sample::retry(1, 1, Some(delay.until)),
+        ];
+        store.commit(&waits).unwrap();
+        let check = |now: Timestamp, want: Timestamp| {
+            let line = &exported(&store, What::Jobs, Format::JsonLines, now)[0];
+            assert!(
+                line.contains(&format!(r#""nextRetryAt":"{want}""#)),
+                "{line}"
+            );
+            let table = exported(&store, What::Jobs, Format::Csv, now);
+            assert!(table[1].contains(&format!(",{want},")), "{table:?}");
+        };
+        check(sample::START.plus_ms(1), delay.until);
+        let a_day_back = sample::START.minus_ms(86_400_000);
+        check(a_day_back, a_day_back.plus_ms(30_000));
     }
 
     #[test]

@@ -93,6 +93,7 @@ pub mod error;
 pub mod estimate;
 pub mod export;
 pub mod glm;
+mod meant;
 pub mod object;
 pub mod orchestrator;
 pub mod registry;

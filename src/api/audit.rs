@@ -10,7 +10,6 @@ use onelane_core::model::{
 };
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 use serde_json::value::{RawValue, to_raw_value};
 use warp::http::Method;
 use warp::http::header::{CONTENT_ENCODING, CONTENT_LENGTH};

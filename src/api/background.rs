@@ -15,7 +15,7 @@ use super::Api;
 use super::answer::{EVENT_STREAM, Pieces, Reply};
 use super::ended::{self, stated};
 use super::keepalive::kept_alive;
-use super::response::{Ours, object, word};
+use super::response::{Ours, object};
 use super::sse::Whole;
 use crate::error::Error;
 use crate::object::Object;
@@ -139,7 +139,7 @@ impl Telling {
             }
             (None, had) => {
                 self.next = had.map_or(self.next, |had| had.saturating_add(1));
-                let failed = object(record, word(&record.job));
+                let failed = object(record, record.job.status.of_response());
                 let told = self.own("response.failed", "response", &failed);
                 told.unwrap_or_default()
             }

@@ -4,6 +4,7 @@
 use std::io::Read as _;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::{Buf, Bytes};
@@ -18,6 +19,7 @@ use warp::http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, EXPECT}
 
 use super::connections::Bounds;
 use super::input::Need;
+use super::intake::Share;
 use super::limits;
 use super::problem::{Kind, Problem};
 
@@ -38,6 +40,30 @@ pub(super) struct Body {
     chunks: Pin<Box<dyn Stream<Item = Result<Bytes, warp::Error>> + Send>>,
     reading: Reading,
     until: Instant,
+    /// Its bytes, as its client declares them.
+    declared: Option<u64>,
+    /// Its client asks before it sends it.
+    asks_first: bool,
+    /// What it is if it is anything: an object.
+    is_object: bool,
+    share: Share,
+    /// How long the next bytes are left where they are.
+    rest: Duration,
+    has_begun: bool,
+    has_ended: bool,
+    unread: Arc<AtomicBool>,
+}
+
+/// An answer to a request whose body was not read to its end: the connection can have no other one.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct LeavesUnread;
+
+impl Drop for Body {
+    fn drop(&mut self) {
+        let is_long = self.is_declared_above(limits::DISCARD_BYTES_MAX);
+        let is_left = !self.has_ended && (self.has_begun || is_long);
+        self.unread.store(is_left, Ordering::Release);
+    }
 }
 
 /// The right to the memory of a body; dropped, others may have it.
@@ -47,14 +73,40 @@ impl Body {
     /// A body, read so.
     pub(super) fn new<B: Buf>(
         chunks: impl Stream<Item = Result<B, warp::Error>> + Send + 'static,
+        headers: &HeaderMap,
         reading: Reading,
     ) -> Self {
         let chunks = chunks.map(|chunk| chunk.map(|mut c| c.copy_to_bytes(c.remaining())));
+        let declared = headers.get(CONTENT_LENGTH);
         Self {
             chunks: Box::pin(chunks),
             until: Instant::now() + reading.whole,
+            declared: declared.and_then(|length| length.to_str().ok()?.parse().ok()),
+            asks_first: headers.contains_key(EXPECT),
+            is_object: false,
+            share: reading.bounds.share(),
             reading,
+            rest: Duration::ZERO,
+            has_begun: false,
+            has_ended: false,
+            unread: Arc::default(),
         }
+    }
+
+    /// Whether some of it was left unread, once it is dropped.
+    pub(super) fn unread(&self) -> Arc<AtomicBool> {
+        Arc::clone(&self.unread)
+    }
+
+    /// What is no object is refused as soon as it shows.
+    pub(super) fn of_an_object(mut self) -> Self {
+        self.is_object = true;
+        self
+    }
+
+    fn is_declared_above(&self, bytes: usize) -> bool {
+        self.declared
+            .is_some_and(|declared| declared > bytes as u64)
     }
 
     /// Of so many bytes at most.
@@ -68,9 +120,13 @@ impl Body {
         mut self,
         headers: &HeaderMap,
         need: Need,
-        read: impl FnOnce(Option<&RawValue>) -> Result<T, Problem> + Send + 'static,
+        read: impl Fn(Option<&RawValue>) -> Result<T, Problem> + Send + Sync + 'static,
     ) -> Result<(T, Memory), Problem> {
-        let (bytes, memory) = self.bytes(headers).await?;
+        let refusal = |first| {
+            let stub = self_evident(first)?;
+            typed(stub.into(), need, &read).err()
+        };
+        let (bytes, memory) = self.bytes(headers, &refusal).await?;
         if bytes.len() <= limits::LARGE_BODY_BYTES {
             return Ok((typed(bytes, need, read)?, memory));
         }
@@ -88,23 +144,27 @@ impl Body {
 
     /// All of it, without the coding that its header names.
     pub(super) async fn whole(mut self, headers: &HeaderMap) -> Result<Vec<u8>, Problem> {
-        self.bytes(headers).await.map(|(bytes, _)| bytes)
+        let whole = self.bytes(headers, &|_| None).await;
+        whole.map(|(bytes, _)| bytes)
     }
 
-    async fn bytes(&mut self, headers: &HeaderMap) -> Result<(Vec<u8>, Memory), Problem> {
-        if self
-            .declared(headers)
-            .is_some_and(|n| n > self.reading.max_bytes)
-        {
-            return Err(self.refuse_large(headers).await);
+    /// All of it. `refusal`: what is wrong with a body that begins with this byte, if that is plain.
+    async fn bytes(
+        &mut self,
+        headers: &HeaderMap,
+        refusal: &(dyn Fn(u8) -> Option<Problem> + Sync),
+    ) -> Result<(Vec<u8>, Memory), Problem> {
+        if self.is_declared_above(self.reading.max_bytes) {
+            return Err(self.refused_as_large().await);
         }
         let mut bytes = Vec::new();
         let mut memory: Memory = None;
+        let mut is_seen = !self.is_object || headers.contains_key(CONTENT_ENCODING);
         while let Some(chunk) = self.next().await? {
             let length = bytes.len() + chunk.len();
             if length > self.reading.max_bytes {
                 drop((bytes, memory));
-                return Err(self.refuse_large(headers).await);
+                return Err(self.refused_as_large().await);
             }
             if length > bytes.capacity() {
                 // Never more than what came warrants: a length that was only declared holds nothing.
@@ -112,7 +172,7 @@ impl Body {
                 if wanted > limits::SMALL_BODY_BYTES {
                     let Some(more) = self.reading.bounds.memory(wanted - bytes.capacity()) else {
                         drop((bytes, memory));
-                        return Err(self.discarded().await);
+                        return Err(self.refused_as_busy().await);
                     };
                     match &mut memory {
                         Some(memory) => memory.merge(more),
@@ -122,6 +182,16 @@ impl Body {
                 bytes.reserve_exact(wanted - bytes.len());
             }
             bytes.extend_from_slice(&chunk);
+            // What is small is read whole, and all that is wrong with it told.
+            if !is_seen && bytes.len() > limits::SMALL_BODY_BYTES {
+                let first = bytes.iter().find(|byte| !byte.is_ascii_whitespace());
+                is_seen = first.is_some();
+                if let Some(problem) = first.and_then(|first| refusal(*first)) {
+                    drop((bytes, memory));
+                    self.refuse().await;
+                    return Err(problem);
+                }
+            }
         }
         // Of nothing a header says nothing.
         if bytes.is_empty() {
@@ -138,15 +208,25 @@ impl Body {
         Ok((bytes, memory))
     }
 
-    fn declared(&self, headers: &HeaderMap) -> Option<usize> {
-        headers.get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
-    }
-
     async fn next(&mut self) -> Result<Option<Bytes>, Problem> {
+        let rest = std::mem::take(&mut self.rest);
+        if !rest.is_zero() {
+            let began = Instant::now();
+            tokio::time::sleep(rest).await;
+            // Its client is not to blame.
+            self.until += began.elapsed();
+        }
+        self.has_begun = true;
         let idle = Instant::now() + self.reading.idle;
         match tokio::time::timeout_at(idle.min(self.until), self.chunks.next()).await {
-            Ok(None) => Ok(None),
-            Ok(Some(Ok(chunk))) => Ok(Some(chunk)),
+            Ok(None) => {
+                self.has_ended = true;
+                Ok(None)
+            }
+            Ok(Some(Ok(chunk))) => {
+                self.rest = self.share.take(chunk.len());
+                Ok(Some(chunk))
+            }
             Ok(Some(Err(_))) => Err(Problem::new(
                 Kind::InvalidBody,
                 "the body ended before it was complete",
@@ -167,13 +247,8 @@ impl Body {
         }
     }
 
-    /// Throws away what is still to come, within bounds, so that a client that writes first and
-    /// reads afterwards gets to read the answer instead of a reset connection. One that asked
-    /// first (`Expect: 100-continue`) reads it anyway.
-    async fn refuse_large(&mut self, headers: &HeaderMap) -> Problem {
-        if !headers.contains_key(EXPECT) {
-            self.throw_away().await;
-        }
+    async fn refused_as_large(&mut self) -> Problem {
+        self.refuse().await;
         Problem::new(
             Kind::BodyTooLarge,
             format!(
@@ -200,7 +275,7 @@ impl Body {
                 Ok(Some(chunk)) => match left.checked_sub(chunk.len() as u64) {
                     Some(left) => Some((Ok(chunk), Some((body, left)))),
                     None => {
-                        body.throw_away().await;
+                        body.refuse().await;
                         let detail = "the body has more bytes than a file may have";
                         Some((Err(Problem::new(Kind::BodyTooLarge, detail)), None))
                     }
@@ -209,30 +284,45 @@ impl Body {
         })
     }
 
-    /// Throws away what is still to come for a moment, so that its client gets to read why it is not wanted.
-    pub(super) async fn unwanted(mut self) {
-        let _ = self.discarded().await;
-    }
-
     /// Refuses a request of which there are too many.
-    pub(super) async fn refused(mut self) -> Problem {
-        self.discarded().await
-    }
-
-    async fn discarded(&mut self) -> Problem {
-        let most = Duration::from_millis(limits::DISCARD_MS_MAX);
-        let _ = tokio::time::timeout(most, self.throw_away()).await;
+    pub(super) async fn refused_as_busy(&mut self) -> Problem {
+        self.refuse().await;
         busy()
     }
 
-    async fn throw_away(&mut self) {
-        let mut thrown_away = 0;
-        while thrown_away <= self.reading.max_bytes {
-            match self.next().await {
-                Ok(Some(chunk)) => thrown_away += chunk.len(),
-                Ok(None) | Err(_) => break,
-            }
+    /// It is not wanted, and its client is about to be told why. What is short is read all the same, so that the
+    /// connection goes on; the rest of what is long is left to the end of the connection, which comes behind the answer.
+    pub(super) async fn refuse(&mut self) {
+        // Who asks first sends nothing now.
+        let is_held_back = self.asks_first && !self.has_begun;
+        if is_held_back || self.is_declared_above(limits::DISCARD_BYTES_MAX) {
+            return;
         }
+        let mut left = limits::DISCARD_BYTES_MAX;
+        let read = async {
+            while let Ok(Some(chunk)) = self.next().await {
+                let Some(less) = left.checked_sub(chunk.len()) else {
+                    break;
+                };
+                left = less;
+            }
+        };
+        let most = Duration::from_millis(limits::DISCARD_MS_MAX);
+        let _ = tokio::time::timeout(most, read).await;
+    }
+}
+
+/// The shortest JSON that begins with this byte, of which whatever is wrong is wrong with all that begin so; none where
+/// more has to be seen.
+fn self_evident(first: u8) -> Option<&'static str> {
+    match first {
+        b'[' => Some("[]"),
+        b'"' => Some("\"\""),
+        b'-' | b'0'..=b'9' => Some("0"),
+        b't' => Some("true"),
+        b'f' => Some("false"),
+        b'n' => Some("null"),
+        _ => None,
     }
 }
 
@@ -240,7 +330,7 @@ impl Body {
 fn typed<T>(
     bytes: Vec<u8>,
     need: Need,
-    read: impl FnOnce(Option<&RawValue>) -> Result<T, Problem>,
+    read: impl Fn(Option<&RawValue>) -> Result<T, Problem>,
 ) -> Result<T, Problem> {
     let text = String::from_utf8(bytes).map_err(|error| {
         let at = error.utf8_error().valid_up_to();
@@ -401,6 +491,10 @@ mod tests {
         }
     }
 
+    fn body(chunks: impl Stream<Item = Chunk> + Send + 'static, reading: Reading) -> Body {
+        Body::new(chunks, &HeaderMap::new(), reading)
+    }
+
     async fn text(body: Body) -> Result<(String, Memory), Problem> {
         let text = |raw: Option<&RawValue>| Ok(raw.unwrap().get().to_owned());
         body.read(&HeaderMap::new(), Need::Required, text).await
@@ -408,7 +502,7 @@ mod tests {
 
     async fn read(chunks: &[&'static [u8]], max_bytes: usize) -> Result<String, Problem> {
         let chunks: Vec<Chunk> = chunks.iter().map(|c| Ok(Bytes::from_static(c))).collect();
-        let body = Body::new(stream::iter(chunks), reading(max_bytes));
+        let body = body(stream::iter(chunks), reading(max_bytes));
         Ok(text(body).await?.0)
     }
 
@@ -463,7 +557,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_body_that_stops_coming_is_given_up() {
-        let body = Body::new(stream::pending::<Chunk>(), reading(10));
+        let body = body(stream::pending::<Chunk>(), reading(10));
         let problem = text(body).await.unwrap_err();
         assert_eq!(problem.status(), 408);
     }
@@ -475,7 +569,7 @@ mod tests {
             tokio::time::sleep(Duration::from_secs(1)).await;
             Some((Ok(Bytes::from_static(b" ")), ()))
         });
-        let problem = text(Body::new(drops, reading(1_000))).await.unwrap_err();
+        let problem = text(body(drops, reading(1_000))).await.unwrap_err();
         assert_eq!(problem.status(), 408);
         assert_eq!(began.elapsed(), Duration::from_secs(60));
     }
@@ -491,23 +585,90 @@ mod tests {
             ..reading(16 * 1024 * 1024)
         };
         let large = format!("\"{}\"", "x".repeat(600 * 1024));
-        let body = |text: &str| {
+        let sent = |text: &str| {
             let chunks: Vec<Chunk> = text
                 .as_bytes()
                 .chunks(50_000)
                 .map(|chunk| Ok(Bytes::copy_from_slice(chunk)))
                 .collect();
-            Body::new(stream::iter(chunks), reading.clone())
+            body(stream::iter(chunks), reading.clone())
         };
-        let (first, memory) = text(body(&large)).await.unwrap();
+        let (first, memory) = text(sent(&large)).await.unwrap();
         assert_eq!(first, large);
         assert!(memory.is_some());
-        let problem = text(body(&large)).await.unwrap_err();
+        let problem = text(sent(&large)).await.unwrap_err();
         assert_eq!(problem.kind(), Kind::Busy);
         // A small one is nobody's concern.
-        let (_, nothing) = text(body("{}")).await.unwrap();
+        let (_, nothing) = text(sent("{}")).await.unwrap();
         assert!(nothing.is_none());
         drop(memory);
-        text(body(&large)).await.unwrap();
+        text(sent(&large)).await.unwrap();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_body_that_is_slowed_down_here_runs_into_no_time_out() {
+        const CHUNK: usize = 64 * 1024;
+        let bytes = 10 * limits::INTAKE_BYTES_PER_S;
+        let hasty = Reading {
+            idle: Duration::from_millis(1),
+            whole: Duration::from_secs(1),
+            ..reading(usize::MAX)
+        };
+        let began = Instant::now();
+        let chunks = stream::repeat_with(|| Ok(Bytes::from_static(&[b' '; CHUNK])));
+        let chunks = chunks.take(usize::try_from(bytes).unwrap() / CHUNK);
+        let pieces = body(chunks, hasty).pieces(u64::MAX);
+        let came: Vec<usize> = pieces.map(|piece| piece.unwrap().len()).collect().await;
+        assert_eq!(came.iter().sum::<usize>() as u64, bytes);
+        let burst = limits::INTAKE_BURST_BYTES as f64 / limits::INTAKE_BYTES_PER_S as f64;
+        let took = began.elapsed().as_secs_f64() - (10.0 - burst);
+        assert!(took.abs() < 0.01, "{took} s more than its pace");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_can_be_nothing_that_is_wanted_is_refused_from_its_first_bytes() {
+        let object = |raw: Option<&RawValue>| match raw.unwrap().get() {
+            "[]" => Err(Problem::new(Kind::InvalidBody, "a list is no object")),
+            other => Ok(other.to_owned()),
+        };
+        let check = async |first: &'static str, headers: &HeaderMap, want: Option<&str>| {
+            // Whoever reads on waits for ever.
+            let endless = stream::iter([first, "{\"a\":1},"]).chain(stream::pending());
+            let chunks = endless.map(|text| Ok(Bytes::from(text.repeat(16 * 1024))));
+            let body = Body::new(chunks, headers, reading(16 * 1024 * 1024));
+            let unread = body.unread();
+            let read = body.of_an_object().read(headers, Need::Required, object);
+            let problem = read.await.map(|_| ()).unwrap_err();
+            match want {
+                Some(want) => assert_eq!(problem.detail(), want),
+                None => assert_eq!(problem.status(), 408, "{first}"),
+            }
+            assert!(unread.load(Ordering::Acquire));
+        };
+        let none = HeaderMap::new();
+        check("[", &none, Some("a list is no object")).await;
+        check(" \n[", &none, Some("a list is no object")).await;
+        check("{", &none, None).await;
+        let mut packed = HeaderMap::new();
+        packed.insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+        check("[", &packed, None).await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn of_what_is_declared_too_large_nothing_is_read_and_what_is_short_is_read_to_its_end() {
+        let began = Instant::now();
+        let mut headers = HeaderMap::new();
+        headers.insert(CONTENT_LENGTH, HeaderValue::from_static("1000000"));
+        let endless = Body::new(stream::pending::<Chunk>(), &headers, reading(1_000));
+        let unread = endless.unread();
+        let read = endless.read(&headers, Need::Required, |_| Ok(()));
+        assert_eq!(read.await.unwrap_err().status(), 413);
+        assert_eq!(began.elapsed(), Duration::ZERO);
+        assert!(unread.load(Ordering::Acquire));
+        let chunks = [b"{".as_slice(), &[b' '; 1_000], b"}"].map(Bytes::from_static);
+        let short = body(stream::iter(chunks.map(Ok)), reading(10));
+        let unread = short.unread();
+        assert_eq!(text(short).await.unwrap_err().status(), 413);
+        assert!(!unread.load(Ordering::Acquire), "its connection goes on");
     }
 }

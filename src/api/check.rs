@@ -10,6 +10,7 @@ use uuid::Uuid;
 use super::amount;
 use super::problem::{Faults, FieldError};
 use super::query;
+use crate::meant::nearest;
 use crate::object::Object;
 
 /// A form of a text beyond its length.
@@ -324,19 +325,6 @@ fn phrase(schema: &Map<String, Value>, types: &[&str], names: &[&str]) -> String
         },
         _ => "a number".to_owned(),
     }
-}
-
-/// The name that was probably meant: a slip or two away, or the same in another spelling.
-fn nearest<'a>(names: &[&'a str], name: &str) -> Option<&'a str> {
-    let plain = |text: &str| text.to_ascii_lowercase().replace(['_', '-'], "");
-    let wanted = plain(name);
-    let length = wanted.chars().count();
-    let near = names.iter().map(|known| {
-        let slips = strsim::damerau_levenshtein(&plain(known), &wanted);
-        (slips, *known)
-    });
-    let (slips, known) = near.min_by_key(|(slips, _)| *slips)?;
-    (slips <= 1 + length / 5 && slips < length).then_some(known)
 }
 
 #[cfg(test)]

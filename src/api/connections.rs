@@ -13,6 +13,7 @@ use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
+use super::intake::{Intake, Share};
 use super::limits;
 use crate::config::ServerSection;
 
@@ -31,6 +32,8 @@ pub(super) struct Bounds {
     exports: Arc<Semaphore>,
     /// Bodies of some size that are read at once: each takes a processor and some memory.
     pub(super) readers: Arc<Semaphore>,
+    /// How fast bodies come in.
+    intake: Arc<Intake>,
     refused: AtomicU64,
     closed: AtomicU64,
     untaken: AtomicU64,
@@ -111,7 +114,8 @@ impl Bounds {
             requests: Arc::new(Semaphore::new(config.requests_max)),
             body_memory: Arc::new(Semaphore::new(units(config.body_memory_bytes))),
             exports: Arc::new(Semaphore::new(limits::EXPORTS_MAX)),
-            readers: Arc::new(Semaphore::new(limits::LARGE_BODY_READERS_MAX)),
+            readers: Arc::new(Semaphore::new(readers())),
+            intake: Intake::new(),
             refused: AtomicU64::new(0),
             closed: AtomicU64::new(0),
             untaken: AtomicU64::new(0),
@@ -191,6 +195,11 @@ impl Bounds {
         self.lend(&self.body_memory, units(bytes))
     }
 
+    /// The share of another body of what is taken in.
+    pub(super) fn share(&self) -> Share {
+        Share::of(Arc::clone(&self.intake))
+    }
+
     fn lend(&self, of: &Arc<Semaphore>, units: usize) -> Option<OwnedSemaphorePermit> {
         let units = u32::try_from(units).unwrap_or(u32::MAX);
         let lent = Arc::clone(of).try_acquire_many_owned(units).ok();
@@ -244,6 +253,12 @@ impl Open {
 /// Memory is lent in pieces, since a semaphore counts no further than to some hundred millions on every system.
 const fn units(bytes: usize) -> usize {
     bytes.div_ceil(limits::BODY_MEMORY_UNIT_BYTES)
+}
+
+/// How many bodies of some size may be worked on at once: the lane keeps half of the processors.
+fn readers() -> usize {
+    let processors = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    (processors / 2).clamp(1, limits::LARGE_BODY_READERS_MAX)
 }
 
 /// How many connections the system's bound on open files leaves room for.
@@ -409,6 +424,18 @@ impl Place {
         if self.has_answered.swap(false, Ordering::AcqRel) {
             self.change(|connection| connection.waits_since = Some(Instant::now()));
         }
+    }
+
+    /// The share of what is thrown away of its client.
+    pub(super) fn waste(&self) -> Share {
+        Share::of_waste(Arc::clone(&self.bounds.intake))
+    }
+
+    /// It is about to end, and has waited for some time for its client to see that: it may make way for others.
+    pub(super) fn lingers(&self) {
+        self.change(|connection| {
+            connection.waits_since.get_or_insert_with(Instant::now);
+        });
     }
 
     /// An answer was given up since nobody took it.

@@ -20,6 +20,7 @@ use warp::http::{HeaderMap, HeaderValue, Request, Uri, Version};
 use warp::reply::Response;
 
 use super::answer::EVENT_STREAM;
+use super::body::LeavesUnread;
 use super::connections::{Place, Stream};
 use super::limits;
 use super::principal::HEALTH;
@@ -191,9 +192,8 @@ impl Requests {
     /// A request of HTTP/1, which has its connection for itself.
     fn alone(&self, mut request: Request<Incoming>) -> BoxFuture<'static, Result<Answer, Gone>> {
         self.place.has_headers();
+        self.socket.presence().begins();
         request.extensions_mut().insert(self.socket.presence());
-        // An interim response is for clients that know of them.
-        let may_ask = request.version() == Version::HTTP_11;
         let (socket, place) = (Arc::clone(&self.socket), Arc::clone(&self.place));
         let answer = self.answer(request);
         Box::pin(async move {
@@ -201,11 +201,15 @@ impl Requests {
                 biased;
                 answer = answer => {
                     place.has_answered();
-                    let answer = answer?;
+                    let mut answer = answer?;
+                    if answer.extensions_mut().remove::<LeavesUnread>().is_some() {
+                        let close = HeaderValue::from_static("close");
+                        answer.headers_mut().insert(CONNECTION, close);
+                    }
                     let watch = is_stream(&answer).then(|| Watch::of(&socket));
                     Ok(held(answer, None, watch))
                 }
-                () = socket.gone(may_ask) => Err(Gone),
+                () = socket.gone(true) => Err(Gone),
             }
         })
     }

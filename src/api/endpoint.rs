@@ -19,7 +19,7 @@ use super::input::{Ignored, Input, Need, Nothing, Payload, Reader, schema_of};
 use super::principal::{Access, Principal};
 use super::problem::{Kind, Problem};
 use super::{limits, query};
-use crate::orchestrator::clients::Presence;
+use crate::orchestrator::presence::Presence;
 
 /// A row of the table.
 pub(super) struct Endpoint {
@@ -90,6 +90,7 @@ impl Endpoint {
         let bodies = Arc::new(B::reader());
         let (path_schema, query_schema) = (paths.schema.clone(), queries.schema.clone());
         let reads_body = method != Method::GET;
+        let is_object = B::is_object();
         Self {
             method,
             path,
@@ -126,6 +127,10 @@ impl Endpoint {
                         Need::None if !reads_body => (B::read(&bodies, None)?, None),
                         need => {
                             let read = move |body: Option<&RawValue>| B::read(&bodies, body);
+                            let body = match is_object {
+                                true => body.of_an_object(),
+                                false => body,
+                            };
                             body.read(&incoming.headers, need, read).await?
                         }
                     };

@@ -63,6 +63,7 @@ pub(super) async fn estimate(
         all: jobs,
         refused,
         status,
+        ..
     } = answers.into_iter().collect();
     Ok(Estimated {
         status: status.unwrap_or(StatusCode::OK),

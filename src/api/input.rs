@@ -17,7 +17,7 @@ use super::check;
 use super::principal::Principal;
 use super::problem::{Faults, FieldError, Kind, Problem};
 use crate::object::Object;
-use crate::orchestrator::clients::Presence;
+use crate::orchestrator::presence::Presence;
 
 /// A request, read.
 pub(super) struct Input<P = Nothing, Q = Nothing, B = Nothing> {
@@ -138,6 +138,11 @@ pub(super) trait Payload: Send + Sized + 'static {
     fn reader() -> Self::Reader;
     /// The schema, for the document.
     fn schema() -> Value;
+    /// Whether it is an object whatever it says, so that what begins as anything else is refused from its first bytes.
+    fn is_object() -> bool {
+        let schema = Self::schema();
+        schema.get("type").and_then(Value::as_str) == Some("object")
+    }
     /// `None`: there is no body.
     fn read(reader: &Self::Reader, body: Option<&RawValue>) -> Result<Self, Problem>;
 }

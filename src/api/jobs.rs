@@ -6,8 +6,8 @@ use onelane_actors::ports::JobFilter;
 use onelane_core::model::{JobId, JobStatus};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use warp::http::StatusCode;
 use warp::http::header::LOCATION;
+use warp::http::{HeaderName, HeaderValue, StatusCode};
 
 use super::admin::JobPath;
 use super::answer::{Answer, Json, Large, Reply, Shapes};
@@ -45,8 +45,8 @@ pub(super) struct AcceptedList {
 /// What became of what was submitted.
 pub(super) enum SubmitAnswer {
     One(Accepted),
-    /// When none was taken, with the first refusal's status.
-    Many(StatusCode, AcceptedList),
+    /// When none was taken, with the first refusal's status and headers.
+    Many(StatusCode, Vec<(HeaderName, HeaderValue)>, AcceptedList),
 }
 
 impl Answer for SubmitAnswer {
@@ -54,7 +54,11 @@ impl Answer for SubmitAnswer {
         match self {
             Self::One(accepted) => Reply::json(StatusCode::ACCEPTED, &accepted)
                 .with(LOCATION, format!("/api/glm/jobs/{}", accepted.id)),
-            Self::Many(status, list) => Reply::json(status, &list),
+            Self::Many(status, headers, list) => {
+                let mut reply = Reply::json(status, &list);
+                reply.headers.extend(headers);
+                reply
+            }
         }
     }
 
@@ -105,6 +109,7 @@ pub(super) async fn submit(
         all: jobs,
         refused,
         status,
+        headers,
     } = answers.into_iter().collect();
     let accepted = jobs.len() - refused;
     let list = AcceptedList {
@@ -113,7 +118,7 @@ pub(super) async fn submit(
         refused,
     };
     let status = status.unwrap_or(StatusCode::ACCEPTED);
-    Ok(SubmitAnswer::Many(status, list))
+    Ok(SubmitAnswer::Many(status, headers, list))
 }
 
 /// A new job is pending. One that was there before is wherever it has got to.

@@ -9,9 +9,15 @@ pub const CONNECTIONS_RESERVED: usize = 64;
 pub const UNACCEPTED_MAX: u32 = 4_096;
 /// How long a connection is left in peace, in milliseconds, before it makes way for others.
 pub const MAKES_WAY_AFTER_MS: u64 = 1_000;
-/// How long what a client still sends is thrown away once its connection has had its last answer, in milliseconds: the
-/// system would take that answer from it otherwise.
+/// Once a connection has had its last answer, what its client still sends is thrown away, or the system would take that
+/// answer from it. For so long nothing may come of it, in milliseconds.
 pub const LINGER_MS_MAX: u64 = 1_000;
+/// How long it may take in all, in milliseconds: many such clients wait for one another.
+pub const LINGER_WHOLE_MS_MAX: u64 = 30_000;
+/// Bytes of it: what whoever sends a request of the largest size is about to send.
+pub const LINGER_BYTES_MAX: u64 = 32 * 1024 * 1024;
+/// Bytes of it that are read at once.
+pub const LINGER_READ_BYTES: usize = 64 * 1024;
 /// Files that the process needs beside its connections.
 pub const OTHER_FILES: usize = 96;
 /// Bytes of an answer that a client has to take in `server.write_timeout_ms`, if there are more.
@@ -27,14 +33,24 @@ pub const ORDER_BYTES_MAX: usize = 1024 * 1024;
 pub const SMALL_BODY_BYTES: usize = 16 * 1024;
 /// Larger ones are read into types off the async workers.
 pub const LARGE_BODY_BYTES: usize = 128 * 1024;
-/// Larger bodies that are read into types at once; each takes a processor.
+/// Larger bodies that are read into types at once, and no more than half of the processors: each takes one.
 pub const LARGE_BODY_READERS_MAX: usize = 2;
 /// The memory of bodies is counted in pieces of so many bytes.
 pub const BODY_MEMORY_UNIT_BYTES: usize = 4 * 1024;
 /// What `Retry-After` says when there are too many requests at once, in seconds.
 pub const BUSY_RETRY_AFTER_S: u64 = 1;
-/// How long a refused body is thrown away, so that its client gets to read the refusal, in milliseconds.
+/// Bytes of a refused body that are read all the same, so that its connection goes on; what is longer is left to the
+/// end of the connection.
+pub const DISCARD_BYTES_MAX: usize = 128 * 1024;
+/// How long they may take to come, in milliseconds.
 pub const DISCARD_MS_MAX: u64 = 1_000;
+/// Bytes a second at which large bodies are taken in, all of them together. As many took less than a tenth of two
+/// processors, all that comes of it included; without a bound a hundred clients took half of its pace from the lane.
+pub const INTAKE_BYTES_PER_S: u64 = 128 * 1024 * 1024;
+/// Bytes that come in as fast as they can before that pace is kept: the two largest requests.
+pub const INTAKE_BURST_BYTES: u64 = 32 * 1024 * 1024;
+/// Bytes of a body that are never delayed: more than usual requests have.
+pub const INTAKE_FREE_BYTES: u64 = 1024 * 1024;
 /// Characters of a token that other machines may be let in with.
 pub const TOKEN_CHARS_MIN: usize = 16;
 /// Different characters in it.
@@ -61,6 +77,9 @@ pub const STREAM_SEND_BYTES: usize = 64 * 1024;
 pub const PING_EVERY_MS: u64 = 20_000;
 /// How long it may take to say so, in milliseconds, before its connection is closed.
 pub const PONG_WITHIN_MS: u64 = 10_000;
+/// How often a client that has closed its own direction is asked, by its system and without a word, whether it has the
+/// connection still, in milliseconds.
+pub const HALF_CLOSED_PROBE_MS: u64 = 15_000;
 /// The longest `?wait=`, in milliseconds.
 pub const WAIT_MS_MAX: u64 = 5 * 60 * 1_000;
 /// Days of one statistics answer.

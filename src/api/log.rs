@@ -104,7 +104,7 @@ pub(super) async fn export(
         let problem = "as many exports are read as may be at once; ask again when one has ended";
         return Err(Problem::new(Kind::Busy, problem));
     };
-    let begun = Export::new(what, format, api.lane.settings().calendar);
+    let begun = Export::new(what, format, api.lane.settings().calendar, api.clock.now());
     // What is wrong from the beginning is told as a problem.
     let first = api.lane.export_part(begun).await?;
     let (sender, parts) = mpsc::channel(1);

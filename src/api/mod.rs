@@ -6,6 +6,7 @@
 //! | `site`, `audit` | what pages beside the API may ask of it; what operators did, on record |
 //! | [`server`], `binding`, `tls` | the listener and its graceful end; where it listens and for whom; its certificate |
 //! | `connections`, `serving`, `socket`, `wire`, `peek`, `door` | how many connections there may be; one of them, from HTTP down to its bytes; what stands before every route |
+//! | `intake` | how fast bodies are taken in |
 //! | `endpoints`, `endpoint` | the table, and what a row of it is |
 //! | `openapi`, `reference` | the document and the page that are made of the table |
 //! | `principal`, `auth`, `credentials`, `cors` | for whom a request speaks and what that lets it do, by what it shows; which web pages may |
@@ -52,6 +53,7 @@ mod granted;
 mod hub;
 mod input;
 mod input_items;
+mod intake;
 mod jobs;
 mod keepalive;
 mod keys;
@@ -120,10 +122,10 @@ use warp::reply::Response;
 
 use crate::model::ActedFrom;
 use crate::orchestrator::Orchestrator;
-use crate::orchestrator::clients::Presence;
+use crate::orchestrator::presence::Presence;
 use answer::Reply;
 use auth::Auth;
-use body::{Body, Reading};
+use body::{Body, LeavesUnread, Reading};
 use connections::{Bounds, Door};
 use cors::Cors;
 use endpoint::{Incoming, Router};
@@ -254,13 +256,18 @@ impl Api {
             if let Some(response) = preflight {
                 return response;
             }
-            let body = Body::new(chunks, self.reading.clone());
+            let body = Body::new(chunks, &from.headers, self.reading.clone());
+            let unread = body.unread();
             let served = Arc::clone(&self).serve(&method, path, query, from, body);
             let reply = match served.await {
                 Ok(reply) => reply,
                 Err(problem) => problem.reply(Dialect::of(path)),
             };
-            reply.into_packed(wanted, &self.bounds).await
+            let mut response = reply.into_packed(wanted, &self.bounds).await;
+            if unread.load(Ordering::Acquire) {
+                response.extensions_mut().insert(LeavesUnread);
+            }
+            response
         };
         let mut response = answered.instrument(span).await;
         let is_refused = response.status() == StatusCode::SERVICE_UNAVAILABLE;
@@ -300,7 +307,7 @@ impl Api {
         path: &str,
         query: String,
         from: From,
-        body: Body,
+        mut body: Body,
     ) -> Result<Reply, Problem> {
         let From {
             headers,
@@ -335,7 +342,7 @@ impl Api {
                 _ => self.bounds.request(),
             };
             if right.is_none() {
-                return Err(body.refused().await);
+                return Err(body.refused_as_busy().await);
             }
             right
         };

@@ -5,12 +5,26 @@ use std::mem::MaybeUninit;
 
 use socket2::SockRef;
 
-/// Whether the other side has closed its direction of a connection, or all of it, and sent nothing that is still to be
-/// read before that.
-pub(super) fn has_closed(socket: SockRef<'_>) -> bool {
+/// What is known of the other side of a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Side {
+    /// It may say more, or has said what is still to be read.
+    Open,
+    /// It has closed its own direction, or all.
+    Closed,
+    /// The connection is broken. That is told once.
+    Broken,
+}
+
+/// What is known of the other side, once all that it said was read.
+pub(super) fn other_side(socket: SockRef<'_>) -> Side {
     match socket.peek(&mut [MaybeUninit::uninit()]) {
-        Ok(bytes) => bytes == 0,
-        Err(error) => !matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted),
+        Ok(0) => Side::Closed,
+        Ok(_) => Side::Open,
+        Err(error) => match error.kind() {
+            ErrorKind::WouldBlock | ErrorKind::Interrupted => Side::Open,
+            _ => Side::Broken,
+        },
     }
 }
 
@@ -31,20 +45,22 @@ mod tests {
             server.set_nonblocking(true).unwrap();
             (client, server)
         };
+        let look = |server: &TcpStream| other_side(SockRef::from(server));
         let (mut client, server) = pair();
-        assert!(!has_closed(SockRef::from(&server)));
+        assert_eq!(look(&server), Side::Open);
         client.shutdown(Shutdown::Write).unwrap();
-        assert!(has_closed(SockRef::from(&server)));
+        assert_eq!(look(&server), Side::Closed);
         let (other, server) = pair();
         drop(other);
-        assert!(has_closed(SockRef::from(&server)));
+        assert_eq!(look(&server), Side::Closed);
+        let (other, mut server) = pair();
+        server.write_all(b"unread").unwrap();
+        drop(other);
+        assert_eq!(look(&server), Side::Broken);
         let (other, server) = pair();
         client = other;
         client.write_all(b"x").unwrap();
         drop(client);
-        assert!(
-            !has_closed(SockRef::from(&server)),
-            "what it said comes first"
-        );
+        assert_eq!(look(&server), Side::Open, "what it said comes first");
     }
 }

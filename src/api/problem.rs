@@ -40,6 +40,8 @@ pub(super) struct Elements<T> {
     pub(super) refused: usize,
     /// The first refusal's, when nothing else came of it.
     pub(super) status: Option<StatusCode>,
+    /// Its headers: when to ask again.
+    pub(super) headers: Vec<(HeaderName, HeaderValue)>,
 }
 
 impl<T> FromIterator<Result<T, Error>> for Elements<T> {
@@ -49,18 +51,19 @@ impl<T> FromIterator<Result<T, Error>> for Elements<T> {
             Ok(done) => Each::Done(done),
             Err(error) => {
                 let problem = Problem::from(error).within(&format!("[{i}]."));
-                first.get_or_insert(problem.status());
                 refused += 1;
                 let error = problem.body();
+                first.get_or_insert((problem.status(), problem.headers));
                 Each::Refused { error }
             }
         };
         let all: Vec<Each<T>> = answers.into_iter().enumerate().map(each).collect();
-        let status = first.filter(|_| refused == all.len());
+        let (status, headers) = first.filter(|_| refused == all.len()).unzip();
         Self {
             all,
             refused,
             status,
+            headers: headers.unwrap_or_default(),
         }
     }
 }

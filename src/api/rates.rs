@@ -34,8 +34,8 @@ impl Rates {
         let mut rates = self.lock();
         let times = latest(&mut rates, key, now);
         let mut taken = 0;
-        for job in jobs {
-            let beyond = (times.len() + taken).checked_sub(most);
+        for (nth, job) in jobs.enumerate() {
+            let beyond = (times.len() + nth).checked_sub(most);
             job.over_rate = beyond.map(|nth| {
                 // Room is there once so many of the oldest are a minute old.
                 let oldest = times.get(nth).copied().unwrap_or(now);

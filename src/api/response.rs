@@ -54,17 +54,6 @@ impl Ours {
     }
 }
 
-/// How a job stands, in OpenAI's word.
-pub(super) const fn word(job: &Job) -> &'static str {
-    match job.status {
-        JobStatus::Pending => "queued",
-        JobStatus::Processing => "in_progress",
-        JobStatus::Completed => "completed",
-        JobStatus::Failed => "failed",
-        JobStatus::Cancelled => "cancelled",
-    }
-}
-
 /// A job as the response that it is: GLM's answer under our id, or how far it is.
 pub(super) fn shown(record: &JobRecord) -> Reply {
     let job = &record.job;
@@ -72,7 +61,7 @@ pub(super) fn shown(record: &JobRecord) -> Reply {
     if let Some(body) = body {
         return Reply::text(StatusCode::OK, JSON, body.into_bytes());
     }
-    Reply::json(StatusCode::OK, &object(record, word(job)))
+    Reply::json(StatusCode::OK, &object(record, job.status.of_response()))
 }
 
 /// A job as a response without an answer, that stands as this word says.

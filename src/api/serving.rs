@@ -134,8 +134,25 @@ impl Serving {
         if let Err(error) = &served {
             tracing::debug!(error, "a connection ended early");
         }
-        socket.linger(served.is_err()).await;
+        self.end(&socket, served.is_err()).await;
         drop(place);
+    }
+
+    /// Ends a connection, and leaves the client time to read its answer: little once the server is about to end.
+    /// `has_failed`: that could not be written to its end.
+    async fn end(&self, socket: &Socket, has_failed: bool) {
+        if !socket.close(has_failed).await {
+            return;
+        }
+        let ending = async {
+            self.closing.cancelled().await;
+            tokio::time::sleep(Duration::from_millis(limits::LINGER_MS_MAX)).await;
+        };
+        tokio::select! {
+            () = socket.linger() => {}
+            () = ending => {}
+        }
+        socket.is_over();
     }
 
     /// The connection as HTTP is spoken on it, and which; `None`: there was no handshake.
@@ -164,7 +181,7 @@ impl Serving {
             Err(bytes) => {
                 let socket = Socket::new(Channel::Clear(bytes), Arc::clone(place));
                 let _ = Served(Arc::clone(&socket)).write_all(TLS_ALONE).await;
-                socket.linger(false).await;
+                self.end(&socket, false).await;
                 return None;
             }
         };

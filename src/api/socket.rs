@@ -15,7 +15,7 @@ use tokio_rustls::server::TlsStream;
 use super::connections::Place;
 use super::limits;
 use super::wire::{Both, Bytes};
-use crate::orchestrator::clients::{ANSWERS_WITHIN, Presence};
+use crate::orchestrator::presence::{ANSWERS_WITHIN, Presence, Sight};
 
 /// How often a connection is looked at of which nothing can be heard by waiting.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
@@ -28,8 +28,8 @@ const LOOK_AGAIN: Duration = Duration::from_millis(10);
 const ASK_AFTER: Duration = Duration::from_secs(2);
 /// And again after this.
 const ASK_EVERY: Duration = Duration::from_secs(10);
-/// The question: every client has to skip an interim response, and the system of one that is gone refuses it.
-const QUESTION: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
+/// But not again while the last question may still be refused.
+const ASK_APART: Duration = Duration::from_millis(150);
 /// Bytes that the watch reads at once before the server wants them.
 const WATCHED_BYTES: usize = 4 * 1024;
 
@@ -47,14 +47,7 @@ impl Channel {
         }
     }
 
-    fn bytes(&self) -> &Bytes {
-        match self {
-            Self::Clear(bytes) => bytes,
-            Self::Tls(stream) => stream.get_ref().0,
-        }
-    }
-
-    fn bytes_mut(&mut self) -> &mut Bytes {
+    fn bytes(&mut self) -> &mut Bytes {
         match self {
             Self::Clear(bytes) => bytes,
             Self::Tls(stream) => stream.get_mut().0,
@@ -78,12 +71,15 @@ enum Seen {
 }
 
 impl Shared {
-    /// Whether the client has closed its own direction, whoever has been told. Of what is encrypted nobody can say.
-    fn has_closed(&self) -> bool {
-        match &self.channel {
-            Channel::Clear(bytes) => self.ahead.is_empty() && bytes.have_closed(),
+    /// What shows of the client, whoever has been told. Of what is encrypted nobody can say that it is over.
+    fn sight(&mut self) -> Sight {
+        let is_all_read = self.ahead.is_empty();
+        let closing = match &mut self.channel {
+            Channel::Clear(bytes) => is_all_read && bytes.have_closed(),
             Channel::Tls(_) => false,
-        }
+        };
+        let broken = self.channel.bytes().are_broken();
+        Sight { closing, broken }
     }
 
     fn look(&mut self, cx: &mut Context<'_>) -> Poll<Seen> {
@@ -126,9 +122,13 @@ impl Socket {
         });
         let looked_at = Arc::downgrade(&socket);
         socket.presence.look_by(move || {
-            // One that has ended altogether is about to be known as gone.
             let socket = looked_at.upgrade();
-            socket.is_none_or(|socket| socket.shared().has_closed())
+            // One that has ended altogether is about to be known as gone.
+            let gone = Sight {
+                closing: true,
+                broken: false,
+            };
+            socket.map_or(gone, |socket| socket.shared().sight())
         });
         socket
     }
@@ -143,8 +143,9 @@ impl Socket {
     }
 
     /// Resolves when the client is gone, on a connection that has one request at a time. Over TLS a client that has
-    /// closed its own direction is gone. In the clear it may read on: nothing but a write tells the two apart, so it is
-    /// asked with an interim response, where `may_ask`. To be polled by the task that serves the connection.
+    /// closed its own direction is gone. In the clear it may read on: nothing but a write tells the two apart soon, so the
+    /// beginning of its answer is sent ahead, byte by byte, where `may_ask`: while nothing of it was sent. To be polled by
+    /// the task that serves the connection.
     pub(super) async fn gone(&self, may_ask: bool) {
         loop {
             match poll_fn(|cx| self.shared().look(cx)).await {
@@ -157,6 +158,8 @@ impl Socket {
             return;
         }
         self.presence.closing();
+        self.shared().channel.bytes().keep_alive();
+        let mut asked_at: Option<Instant> = None;
         let mut ask_at = Instant::now() + ASK_AFTER;
         let mut look_every = LOOK_EVERY;
         loop {
@@ -164,7 +167,7 @@ impl Socket {
                 () = tokio::time::sleep(look_every) => look_every = LOOK_EVERY,
                 // Somebody asks the same, and wants to know whether it is this one again.
                 () = self.presence.asked() => {
-                    ask_at = Instant::now();
+                    ask_at = asked_at.map_or_else(Instant::now, |asked| asked + ASK_APART);
                     look_every = LOOK_SOON;
                 }
             }
@@ -172,35 +175,67 @@ impl Socket {
                 return;
             }
             if may_ask && Instant::now() >= ask_at {
-                if !self.shared().channel.bytes().ask(QUESTION) {
+                if !self.shared().channel.bytes().ask() {
                     return;
                 }
+                asked_at = Some(Instant::now());
                 ask_at = Instant::now() + ASK_EVERY;
             }
         }
     }
 
-    /// Ends the connection so that its client gets to read what it was sent: says that nothing more comes, and throws
-    /// away what the client still sends until it has closed its side too, within bounds. `has_failed`: it could not be
-    /// written to its end.
-    pub(super) async fn linger(&self, has_failed: bool) {
+    /// Says that nothing more comes, and finds out whether the client gets to read what it was sent; `false`: it does
+    /// not. `has_failed`: it could not be written to its end.
+    pub(super) async fn close(&self, has_failed: bool) -> bool {
         let until = Instant::now() + Duration::from_millis(limits::LINGER_MS_MAX);
         let closing = poll_fn(|cx| self.shared().channel.io().poll_shutdown(cx));
         let closed = tokio::time::timeout_at(until, closing).await;
         let is_lost = has_failed || !matches!(closed, Ok(Ok(()))) || self.is_refused().await;
-        self.presence.ended(is_lost);
         if is_lost {
-            return;
+            let is_broken = self.shared().channel.bytes().are_broken();
+            self.presence.ended(true, is_broken);
         }
-        let mut waste = [0; 1024];
-        loop {
+        !is_lost
+    }
+
+    /// The connection is over: whether its client has read all that it was sent shows now, if ever.
+    pub(super) fn is_over(&self) {
+        let is_broken = self.shared().channel.bytes().are_broken();
+        self.presence.ended(is_broken, is_broken);
+    }
+
+    /// Throws away what the client still sends until it has closed its side too, within bounds, so that it gets to read
+    /// what it was sent: one that writes first and reads afterwards as well.
+    pub(super) async fn linger(&self) {
+        let mut share = self.place.waste();
+        let idle = Duration::from_millis(limits::LINGER_MS_MAX);
+        let began = Instant::now();
+        let until = began + Duration::from_millis(limits::LINGER_WHOLE_MS_MAX);
+        let mut waste = Vec::new();
+        let mut thrown_away = 0;
+        while thrown_away < limits::LINGER_BYTES_MAX {
+            // Nearly everybody has closed already, and sends nothing.
+            let most = match thrown_away {
+                0 => 1,
+                _ => limits::LINGER_READ_BYTES,
+            };
+            waste.resize(most, 0);
             let mut buf = ReadBuf::new(&mut waste);
             let read =
-                poll_fn(|cx| Pin::new(self.shared().channel.bytes_mut()).poll_read(cx, &mut buf));
-            match tokio::time::timeout_at(until, read).await {
-                Ok(Ok(())) if !buf.filled().is_empty() && Instant::now() < until => {}
-                _ => return,
+                poll_fn(|cx| Pin::new(self.shared().channel.bytes()).poll_read(cx, &mut buf));
+            let soon = Instant::now() + idle;
+            let Ok(Ok(())) = tokio::time::timeout_at(soon.min(until), read).await else {
+                return;
+            };
+            let bytes = buf.filled().len();
+            if bytes == 0 {
+                return;
             }
+            thrown_away += bytes as u64;
+            if began.elapsed() >= idle {
+                self.place.lingers();
+            }
+            tokio::time::sleep_until(until.min(Instant::now() + share.take(bytes))).await;
         }
     }
 
@@ -217,6 +252,13 @@ impl Socket {
             tokio::time::sleep(LOOK_AGAIN).await;
         }
         true
+    }
+}
+
+impl Drop for Socket {
+    fn drop(&mut self) {
+        // It was cut off, unless it is known how it ended.
+        self.presence.ended(true, true);
     }
 }
 

@@ -48,17 +48,17 @@ pub(super) async fn take(
     api: &Arc<Api>,
     principal: &Principal,
     headers: &HeaderMap,
-    body: Body,
+    mut body: Body,
 ) -> Result<StoredFile, Problem> {
     let (boundary, claim) = match claimed(api, principal, headers).await {
         Ok(claimed) => claimed,
         Err(problem) => {
-            body.unwanted().await;
+            body.refuse().await;
             return Err(problem);
         }
     };
     let Ok(_right) = Arc::clone(&api.uploads).try_acquire_owned() else {
-        return Err(body.refused().await);
+        return Err(body.refused_as_busy().await);
     };
     let whole = api
         .batches

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use socket2::SockRef;
+use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 #[cfg(unix)]
@@ -15,7 +15,8 @@ use tokio::net::UnixStream;
 use tokio::time::{Instant, Sleep};
 
 use super::connections::Place;
-use super::{limits, peek};
+use super::limits;
+use super::peek::{self, Side};
 
 /// What a connection goes over.
 pub(super) enum Wire {
@@ -42,25 +43,46 @@ impl Wire {
         }
     }
 
-    /// Whether the client has closed its own direction, and what it said before has been read.
-    fn has_closed(&self) -> bool {
+    /// What is known of the client, once what it said before has been read.
+    fn other_side(&self) -> Side {
         match self {
-            Self::Tcp(stream) => peek::has_closed(SockRef::from(stream)),
+            Self::Tcp(stream) => peek::other_side(SockRef::from(stream)),
             #[cfg(unix)]
-            Self::Unix(stream) => peek::has_closed(SockRef::from(stream)),
+            Self::Unix(stream) => peek::other_side(SockRef::from(stream)),
         }
     }
 
-    /// Whether it is known that the client does not read any more.
-    fn has_failed(&self) -> bool {
+    /// Whether the connection broke; told once.
+    fn has_error(&self) -> bool {
+        let error = match self {
+            Self::Tcp(stream) => stream.take_error(),
+            #[cfg(unix)]
+            Self::Unix(stream) => stream.take_error(),
+        };
+        !matches!(error, Ok(None))
+    }
+
+    /// Whether the client has closed both directions, where the system tells that.
+    fn is_left(&self) -> bool {
         match self {
-            Self::Tcp(stream) => !matches!(stream.take_error(), Ok(None)),
-            // The system tells at once that the other end was closed, not its direction alone.
+            Self::Tcp(_) => false,
             #[cfg(unix)]
             Self::Unix(stream) => {
                 use futures_util::FutureExt as _;
                 let ready = stream.ready(tokio::io::Interest::WRITABLE).now_or_never();
                 ready.is_some_and(|ready| ready.map_or(true, |ready| ready.is_write_closed()))
+            }
+        }
+    }
+
+    /// Has the system ask the other side from now on whether it knows of the connection: a client that has closed it is
+    /// forgotten there after a while.
+    fn keep_alive(&self) {
+        if let Self::Tcp(stream) = self {
+            let often = Duration::from_millis(limits::HALF_CLOSED_PROBE_MS);
+            let probes = TcpKeepalive::new().with_time(often).with_interval(often);
+            if let Err(error) = SockRef::from(stream).set_tcp_keepalive(&probes) {
+                tracing::debug!(%error, "a connection can't be asked whether it still stands");
             }
         }
     }
@@ -79,6 +101,9 @@ pub(super) trait Both: AsyncRead + AsyncWrite + Unpin {}
 
 impl<T: AsyncRead + AsyncWrite + Unpin> Both for T {}
 
+/// What every answer of HTTP/1 begins with, an interim one too.
+const BEGINNING: &[u8] = b"HTTP/1.";
+
 /// The bytes of a connection.
 pub(super) struct Bytes {
     wire: Wire,
@@ -88,6 +113,10 @@ pub(super) struct Bytes {
     /// How long the client has kept us waiting for taking the bytes counted here.
     waited: Duration,
     taken: usize,
+    /// How much of [`BEGINNING`] was sent ahead of its answer.
+    ahead: usize,
+    /// Something of them was refused.
+    broken: bool,
     /// While a part of an answer waits for the client to take it.
     stall: Option<(Instant, Pin<Box<Sleep>>)>,
 }
@@ -100,6 +129,8 @@ impl Bytes {
             patience,
             waited: Duration::ZERO,
             taken: 0,
+            ahead: 0,
+            broken: false,
             stall: None,
         }
     }
@@ -120,24 +151,58 @@ impl Bytes {
     }
 
     /// Whether it is known that the client does not read any more.
-    pub(super) fn have_failed(&self) -> bool {
-        self.wire.has_failed()
+    pub(super) fn have_failed(&mut self) -> bool {
+        self.are_broken() || self.wire.is_left()
+    }
+
+    /// Whether it is known that the client left without having read all that it was sent: its system refuses that then.
+    pub(super) fn are_broken(&mut self) -> bool {
+        self.broken |= self.wire.has_error();
+        self.broken
     }
 
     /// Whether the client has closed its own direction, and what it said before has been read.
-    pub(super) fn have_closed(&self) -> bool {
-        self.wire.has_closed()
+    pub(super) fn have_closed(&mut self) -> bool {
+        let side = self.wire.other_side();
+        self.broken |= side == Side::Broken;
+        side != Side::Open
     }
 
-    /// Asks with these bytes, which mean nothing, whether the client may still be there.
-    pub(super) fn ask(&self, question: &[u8]) -> bool {
+    /// The client has closed its own direction: whether it has closed all of it is found out some time, without a word.
+    pub(super) fn keep_alive(&self) {
+        self.wire.keep_alive();
+    }
+
+    /// Asks whether the client may still be there with the next byte of its answer, whatever that will be: the system of
+    /// one that is gone refuses it, and one that is there sees nothing of the question. There are few such bytes. To be
+    /// asked before an answer alone.
+    pub(super) fn ask(&mut self) -> bool {
+        let Some(next) = BEGINNING.get(self.ahead..=self.ahead) else {
+            return true;
+        };
         if self.stall.is_some() {
             return true;
         }
-        match self.wire.try_write(question) {
-            Ok(written) => written == question.len(),
+        match self.wire.try_write(next) {
+            Ok(written) => {
+                self.ahead += written;
+                written > 0
+            }
             Err(error) => error.kind() == io::ErrorKind::WouldBlock,
         }
+    }
+
+    /// How many of these bytes of an answer were sent ahead of it.
+    fn sent_ahead(&mut self, answer: &[u8]) -> io::Result<usize> {
+        let ahead = BEGINNING.get(..self.ahead).unwrap_or_default();
+        let sent = ahead.len().min(answer.len());
+        let rest = answer.strip_prefix(ahead.get(..sent).unwrap_or_default());
+        if rest.is_none() || sent < ahead.len() {
+            let problem = "what was sent ahead of an answer is not its beginning";
+            return Err(io::Error::other(problem));
+        }
+        self.ahead = 0;
+        Ok(sent)
     }
 
     /// What a write came to, under the bound.
@@ -152,6 +217,7 @@ impl Bytes {
         if let Some((since, _)) = self.stall.take() {
             self.waited += since.elapsed();
         }
+        self.broken |= written.is_err();
         self.taken += written.as_ref().map_or(0, |bytes| *bytes);
         if self.taken >= limits::ANSWER_BYTES_MIN {
             (self.waited, self.taken) = (Duration::ZERO, 0);
@@ -168,6 +234,7 @@ impl Bytes {
             return Poll::Pending;
         }
         self.place.count_untaken();
+        self.broken = true;
         let problem = "the client does not take its answer";
         Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, problem)))
     }
@@ -179,7 +246,9 @@ impl AsyncRead for Bytes {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        self.wire.io().poll_read(cx, buf)
+        let read = self.wire.io().poll_read(cx, buf);
+        self.broken |= matches!(read, Poll::Ready(Err(_)));
+        read
     }
 }
 
@@ -189,6 +258,9 @@ impl AsyncWrite for Bytes {
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
+        if self.ahead > 0 && !buf.is_empty() {
+            return Poll::Ready(self.sent_ahead(buf));
+        }
         let written = self.wire.io().poll_write(cx, buf);
         self.written(cx, written)
     }
@@ -198,6 +270,10 @@ impl AsyncWrite for Bytes {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        let first = bufs.iter().find(|buf| !buf.is_empty());
+        if let Some(first) = first.filter(|_| self.ahead > 0) {
+            return Poll::Ready(self.sent_ahead(first));
+        }
         let written = self.wire.io().poll_write_vectored(cx, bufs);
         self.written(cx, written)
     }

@@ -109,10 +109,11 @@ struct Kept {
 
 impl Left {
     fn of(store: &RedbStore) -> Self {
-        let tables = store.figures(&Retention::default(), SystemClock.now());
+        let now = SystemClock.now();
+        let tables = store.figures(&Retention::default(), now);
         let tables = tables.map(|figures| figures.tables).unwrap_or_default();
         let kept = |what: What, table: &str| {
-            let mut export = Export::new(what, Format::JsonLines, Calendar::default());
+            let mut export = Export::new(what, Format::JsonLines, Calendar::default(), now);
             let mut readable = 0;
             while let Ok(Some(part)) = export.next(store) {
                 readable += part.rows;

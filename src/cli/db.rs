@@ -104,7 +104,8 @@ impl Stats<'_> {
 
 fn export_rows(args: &ExportArgs, json: bool) -> Result<Exit, CliError> {
     let offline = offline::look(&args.store)?;
-    let export = Export::new(args.what, args.format, offline.settings().calendar);
+    let calendar = offline.settings().calendar;
+    let export = Export::new(args.what, args.format, calendar, SystemClock.now());
     if args.out == Path::new("-") {
         let mut out = io::stdout().lock();
         let written = match write(export, &offline, &mut out)? {

@@ -224,7 +224,12 @@ fn describe(told: &Told) -> String {
     add("share", Some(rights.share.to_string()));
     let budget = rights.budget.map(|budget| {
         let (limit, period) = (budget.limit, budget.period.name());
-        format!("{limit} a {period}")
+        let then = match budget.over {
+            OverBudget::Wait => "then its jobs wait",
+            OverBudget::Refuse => "then new jobs are refused",
+            OverBudget::Warn => "beyond which it only warns",
+        };
+        format!("{limit} a {period}, {then}")
     });
     add("budget", budget);
     add(
@@ -294,7 +299,7 @@ mod tests {
             "agent",
             "ada",
             "expired",
-            "1000 tokens a day",
+            "1000 tokens a day, then its jobs wait",
         ] {
             assert!(told.contains(part), "{part} in {told}");
         }

@@ -43,6 +43,8 @@ pub(crate) async fn serve(args: ServeArgs, json: bool) -> Result<Exit, CliError>
     let Some(lane) = start::lane(&plan, &mut signals).await? else {
         return Ok(Exit::Done);
     };
+    // Before a start with `--once` releases what it finds.
+    found::tell_found(&lane.orchestrator).await?;
     // Without `--once` an operator is there to release it over HTTP.
     let released = if args.once {
         release(&lane.orchestrator, Ends::Holds).await?
@@ -65,7 +67,6 @@ pub(crate) async fn serve(args: ServeArgs, json: bool) -> Result<Exit, CliError>
     ) {
         tracing::warn!(%error, "the start line can't be written");
     }
-    found::tell_found(&lane.orchestrator).await?;
     warn_of_closed_intake(&lane.orchestrator).await?;
     // A hold that was released just now may be back already: the end tells.
     if released.is_none() {

@@ -51,7 +51,7 @@ pub fn unknown_variables(names: impl IntoIterator<Item = String>) -> Vec<String>
         // What all of them begin with makes none of them more alike.
         let bare = |name: &str| name.strip_prefix(PREFIX).unwrap_or(name).to_owned();
         let names: Vec<String> = known.iter().map(|name| bare(name)).collect();
-        let meant = match super::suggest::nearest(&names, &bare(&name)) {
+        let meant = match crate::meant::nearest(&names, &bare(&name)) {
             Some(near) => format!("did you mean {PREFIX}{near}?"),
             None => format!("there are {}", known.join(", ")),
         };

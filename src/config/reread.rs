@@ -7,7 +7,7 @@ use onelane_core::model::setting::{KeyPath, Secrets, Setting as _};
 use serde_json::Value;
 
 use super::error::ConfigError;
-use super::layer::{Entry, Layer};
+use super::layer::Layer;
 use super::loaded::{Loaded, Sources};
 use super::schema::{leaf_of, secret_of_file, values};
 
@@ -52,11 +52,18 @@ impl Loaded {
         })?;
         loaded.warnings.extend(dropped.into_iter().flatten());
         let changed = differences(&self.clear(), &loaded.clear());
-        let waits = differences(&fixed(self), &fixed(fresh));
+        // What flags and environment fix is no matter of files.
+        let above = &self.sources.above;
+        let fixed = |loaded: &Self| {
+            let mut all = loaded.clear();
+            all.retain(|path, _| !is_live(path) && !above.contains(path));
+            all
+        };
+        let needs_restart = differences(&fixed(self), &fixed(fresh));
         Ok(Reread {
             loaded,
             changed,
-            needs_restart: waits,
+            needs_restart,
         })
     }
 
@@ -75,24 +82,6 @@ fn take(to: &mut Layer, from: &Layer, which: impl Fn(&KeyPath) -> bool) {
     }
 }
 
-/// What files say of settings that don't change while the program runs, unless something above them hides it.
-fn fixed(loaded: &Loaded) -> BTreeMap<KeyPath, Value> {
-    let Sources {
-        below,
-        above,
-        secrets,
-        ..
-    } = &loaded.sources;
-    let said = below
-        .paths()
-        .filter_map(|path| Some((path, below.get(path)?)));
-    let all = said.chain(secrets);
-    let fixed = all.filter(|(path, _)| !is_live(path) && !above.contains(path));
-    fixed
-        .map(|(path, Entry { value, .. })| (path.clone(), value.clone()))
-        .collect()
-}
-
 fn differences(old: &BTreeMap<KeyPath, Value>, new: &BTreeMap<KeyPath, Value>) -> Vec<String> {
     let mut paths: Vec<&KeyPath> = old.keys().chain(new.keys()).collect();
     paths.sort();
@@ -100,4 +89,36 @@ fn differences(old: &BTreeMap<KeyPath, Value>, new: &BTreeMap<KeyPath, Value>) -
     let differ = |path: &&KeyPath| old.get(path) != new.get(path);
     let differing = paths.into_iter().filter(differ);
     differing.map(KeyPath::to_string).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+    use crate::config::Loader;
+
+    #[test]
+    fn what_is_fixed_stays_as_it_was_and_what_a_flag_fixes_waits_for_no_restart() {
+        let directory = tempfile::tempdir().unwrap();
+        let write = |text: &str| fs::write(directory.path().join("onelane.toml"), text).unwrap();
+        let loader = || Loader::new(|_| None).directory(directory.path());
+        write("[server]\nrequests_max = 5\n\n[retry]\nmax_retries = 4\n");
+        let flagged = loader().flag("--store", "store.path", Some("x.redb"));
+        let in_force = flagged.load().unwrap();
+        write("[server]\nrequests_max = 7\n\n[glm]\nmodel = 'glm-5'\n");
+        let reread = in_force.reread(&loader().load().unwrap()).unwrap();
+        assert_eq!(reread.changed, ["glm.model", "retry.max_retries"]);
+        assert_eq!(reread.needs_restart, ["server.requests_max"]);
+        let config = &reread.loaded.config;
+        assert_eq!(config.server.requests_max, 5);
+        assert_eq!(
+            (&*config.store.path, &*config.glm.model),
+            ("x.redb", "glm-5")
+        );
+        // Asked again, what waits still waits, and the file as it was is no change.
+        let again = reread.loaded.reread(&loader().load().unwrap()).unwrap();
+        assert_eq!(again.changed, [""; 0]);
+        assert_eq!(again.needs_restart, ["server.requests_max"]);
+    }
 }

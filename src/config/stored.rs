@@ -12,7 +12,7 @@ use super::error::{ConfigError, Origin, WrongValue};
 use super::layer::{Entry, Layer};
 use super::read;
 use super::schema::{LEAVES, Leaf, Naming, nest};
-use super::suggest;
+use crate::meant;
 
 /// All changes made while running, as the store keeps them. Holds secrets in the clear.
 #[derive(Clone, PartialEq)]
@@ -140,11 +140,11 @@ pub fn setting_path(key: &str) -> Result<String, String> {
             .iter()
             .map(|leaf| leaf.toml.name().to_owned())
             .collect();
-        let near = suggest::nearest(&names, key)?.to_owned();
+        let near = meant::nearest(&names, key)?.to_owned();
         let at = names.iter().position(|name| *name == near)?;
         paths.get(at).cloned()
     };
-    let near = suggest::nearest(&paths, key)
+    let near = meant::nearest(&paths, key)
         .map(str::to_owned)
         .or_else(by_name);
     Err(match near {

@@ -3,6 +3,7 @@
 use onelane_core::model::setting::{KeyPath, Problem, Step, quoted};
 
 use super::schema::{LEAVES, Leaf, Naming};
+use crate::meant::nearest;
 
 /// The nearest setting inside the group `at`, one of the same name elsewhere, or all that would be right
 /// here.
@@ -55,18 +56,6 @@ fn siblings(naming: Naming, group: &KeyPath) -> Vec<String> {
         }
     }
     names
-}
-
-/// The name that was probably meant: a slip or two away, or the same in another spelling.
-pub(crate) fn nearest<'a>(names: &'a [String], name: &str) -> Option<&'a str> {
-    let plain = |text: &str| text.to_ascii_lowercase().replace(['_', '-'], "");
-    let wanted = plain(name);
-    let slips_max = 1 + wanted.chars().count() / 5;
-    let (near, slips) = names
-        .iter()
-        .map(|candidate| (candidate, strsim::levenshtein(&plain(candidate), &wanted)))
-        .min_by_key(|(_, slips)| *slips)?;
-    (slips <= slips_max && slips < wanted.chars().count()).then_some(near)
 }
 
 #[cfg(test)]

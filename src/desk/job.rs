@@ -143,7 +143,7 @@ async fn shown(asked: Asked, detail: JobDetail, is_revealed: bool) -> Answered {
         model: job.model.clone(),
         can: Can::of(job, &frame, detail.record.request.is_some(), is_revealed),
         prompt: Text::of(prompt, is_revealed, job, w),
-        answer: Text::of(answer.map(Into::into), is_revealed, job, w),
+        answer: Text::of(answer, is_revealed, job, w),
         frame,
     };
     asked.page(&page)

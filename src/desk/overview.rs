@@ -35,6 +35,7 @@ struct Overview {
     running: Vec<RunningRow>,
     next: Vec<NextRow>,
     reasons: Vec<ReasonRow>,
+    priorities: Vec<ReasonRow>,
     alerts: Vec<AlertRow>,
     budgets: Vec<BudgetRow>,
     calls: Vec<CallRow>,
@@ -48,6 +49,7 @@ struct Figures {
     answer: Option<String>,
     spent: Vec<String>,
     unpriced: Option<String>,
+    cached: Option<String>,
 }
 
 struct Waits {
@@ -174,6 +176,14 @@ pub(super) async fn page(asked: Asked) -> Answered {
                 count: number(count),
             })
             .collect(),
+        priorities: snapshot
+            .priorities
+            .iter()
+            .map(|at| ReasonRow {
+                name: at.priority.to_string(),
+                count: number(at.jobs),
+            })
+            .collect(),
         alerts: lane
             .alerts()
             .active
@@ -212,6 +222,9 @@ impl Figures {
                 .answers
                 .map(|spread| fill(w.response_time, &[&duration(spread.p50, w)])),
             spent: recent.spent.iter().map(|cost| money(*cost)).collect(),
+            cached: recent
+                .cached_e4
+                .map(|share| fill(w.cached, &[&percent(share as f64 / 10_000.0)])),
             unpriced: (recent.unpriced > 0).then(|| fill(w.unpriced, &[&number(recent.unpriced)])),
         }
     }

@@ -158,19 +158,17 @@ words! {
     queue_waiting: "Waiting", "等待";
     oldest: "oldest {}", "最早 {}";
     wait_times: "Wait, p50 / p90 / p99", "等待时间 p50 / p90 / p99";
-    of_latest: "of the latest {} calls", "最近 {} 次调用";
     throughput: "Calls in the last hour", "最近一小时调用数";
     failed_share: "{} % of the latest failed", "最近失败率 {} %";
     response_time: "answer {}", "响应 {}";
     spent_today: "Spent today", "今日花费";
-    of_limit: "of {}", "共 {}";
     unpriced: "{} calls without a known cost", "{} 次调用费用未知";
+    cached: "{} % of the prompts' tokens were cached", "提示词缓存命中 {} %";
     no_budget: "no budget is set", "未设置预算";
     lanes: "Lanes", "通道";
     lane: "lane", "通道";
     state: "state", "状态";
     open_of: "open", "进行中";
-    staged: "staged", "已就位";
     flows: "flows", "畅通";
     running_now: "Running now", "正在运行";
     nothing_runs: "Nothing runs.", "没有正在运行的任务。";
@@ -181,7 +179,6 @@ words! {
     by_priority: "By priority", "按优先级";
     priority: "priority", "优先级";
     alerts: "Alerts", "告警";
-    no_alerts: "Nothing is wrong.", "没有告警。";
     budgets: "Budgets", "预算";
     latest: "Latest calls", "最近调用";
     no_calls: "No call was made yet.", "还没有调用。";

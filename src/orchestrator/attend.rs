@@ -15,7 +15,7 @@ use onelane_core::model::{Ending, JobId, WaitReason};
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
-use super::clients::{Client, Print, Return, Seat};
+use super::clients::{Client, Return, Taken};
 use super::{Orchestrator, Submission, Submitted};
 use crate::error::Error;
 
@@ -95,20 +95,12 @@ struct Attendance {
     lane: Orchestrator,
     /// It has a key: it goes on without its client.
     keeps_going: bool,
-    seat: Option<(Print, Arc<Seat>)>,
-}
-
-impl Drop for Attendance {
-    fn drop(&mut self) {
-        if let Some(seat) = &self.seat {
-            self.lane.inner.clients.give_back(seat);
-        }
-    }
+    seat: Option<Taken>,
 }
 
 impl Attendance {
     async fn run(
-        self,
+        mut self,
         mut submission: Submission,
         mut client: Client,
         mut waiter: oneshot::Sender<Attended>,
@@ -134,22 +126,31 @@ impl Attendance {
         loop {
             let has_begun = match self.wait(job_id, &client, waiter).await {
                 Waited::Told => return,
-                // He may be gone and come back for it, or may only have said all that he wants: which, his answer shows.
-                Waited::Ended(waiter, attended) if client.presence.may_be_gone() => {
-                    let is_told = waiter.send(attended).is_ok();
-                    if is_told && !client.presence.lost_it().await {
-                        return;
-                    }
-                    if self.keeps_going {
-                        return;
-                    }
-                    false
-                }
-                Waited::Ended(waiter, attended) => {
+                Waited::Ended(told, attended) => {
                     // Whoever is told may end the lane, and takes it for his alone.
-                    drop(self);
-                    let _ = waiter.send(attended);
-                    return;
+                    let Self {
+                        lane,
+                        keeps_going,
+                        seat,
+                    } = self;
+                    let inner = Arc::downgrade(&lane.inner);
+                    drop(lane);
+                    let Some(seat) = seat.filter(|_| !keeps_going) else {
+                        let _ = told.send(attended);
+                        return;
+                    };
+                    // He may be gone, now or before he has read it, and come back for it.
+                    let Some((seat, back)) = seat.told(&client, told, attended).await else {
+                        return;
+                    };
+                    let Some(inner) = inner.upgrade() else { return };
+                    self = Self {
+                        lane: Orchestrator { inner },
+                        keeps_going,
+                        seat: Some(seat),
+                    };
+                    (client, waiter) = (back.client, back.waiter);
+                    continue;
                 }
                 Waited::InVain(waiter, attended) => {
                     self.give_up(job_id).await;
@@ -245,7 +246,7 @@ impl Attendance {
         let within = within.map(|within| Instant::now() + within);
         let returned = async {
             match &self.seat {
-                Some((_, seat)) => seat.leave().await.ok(),
+                Some(seat) => seat.leave().await.ok(),
                 None => std::future::pending().await,
             }
         };
@@ -261,7 +262,7 @@ impl Attendance {
             back = returned => back,
             () = over => None,
         };
-        if let Some((_, seat)) = &self.seat {
+        if let Some(seat) = &self.seat {
             match &back {
                 Some(back) => seat.taken_by(&back.client),
                 None => seat.close(),

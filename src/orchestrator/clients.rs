@@ -8,9 +8,9 @@
 )]
 
 use std::collections::{BTreeMap, HashMap};
-use std::fmt;
+use std::ops::Deref;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use onelane_actors::protocol::QueueMsg;
@@ -20,6 +20,7 @@ use tokio::sync::{Notify, oneshot};
 use tokio::time::Instant;
 
 use super::attend::Attended;
+use super::presence::{ANSWERS_WITHIN, Presence};
 use super::{Inner, Orchestrator};
 
 /// By what a request is known again: who asks, what for, and every byte of it.
@@ -35,72 +36,6 @@ impl Print {
             hash.update(part);
         }
         Self(hash.finalize().into())
-    }
-}
-
-/// Looks at a connection: whether its client has closed its own direction.
-type Look = Box<dyn Fn() -> bool + Send + Sync>;
-
-/// Whether the client at the other end of a connection is there, as far as its connection shows.
-#[derive(Default)]
-pub(crate) struct Presence {
-    /// It has closed its own direction, and may be gone or may only have said all that it wants.
-    is_closing: AtomicBool,
-    ask: Notify,
-    /// Its answer did not reach it.
-    is_lost: AtomicBool,
-    ended: Notify,
-    look: OnceLock<Look>,
-}
-
-impl fmt::Debug for Presence {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Presence")
-            .field("is_closing", &self.is_closing)
-            .finish_non_exhaustive()
-    }
-}
-
-impl Presence {
-    /// It has closed its own direction.
-    pub(crate) fn closing(&self) {
-        self.is_closing.store(true, Ordering::Release);
-    }
-
-    /// How its connection is looked at. What it has done a moment ago nobody may have heard yet: a client that closes and
-    /// asks again at once is faster than the news of it.
-    pub(crate) fn look_by(&self, look: impl Fn() -> bool + Send + Sync + 'static) {
-        let _ = self.look.set(Box::new(look));
-    }
-
-    /// Whether it may be gone: it will not say so.
-    pub(crate) fn may_be_gone(&self) -> bool {
-        if !self.is_closing.load(Ordering::Acquire) && self.look.get().is_some_and(|look| look()) {
-            self.closing();
-        }
-        self.is_closing.load(Ordering::Acquire)
-    }
-
-    /// Has it asked whether it is still there.
-    pub(super) fn ask(&self) {
-        self.ask.notify_one();
-    }
-
-    /// Its connection has ended behind an answer, which was lost or, as far as anybody can tell, was not.
-    pub(crate) fn ended(&self, lost: bool) {
-        self.is_lost.store(lost, Ordering::Release);
-        self.ended.notify_one();
-    }
-
-    /// Whether the answer that it was just given was lost.
-    pub(super) async fn lost_it(&self) -> bool {
-        let _ = tokio::time::timeout(2 * ANSWERS_WITHIN, self.ended.notified()).await;
-        self.is_lost.load(Ordering::Acquire)
-    }
-
-    /// Resolves when somebody wants to know whether it is still there.
-    pub(crate) async fn asked(&self) {
-        self.ask.notified().await;
     }
 }
 
@@ -158,9 +93,11 @@ pub(super) struct Return {
     pub(super) waiter: oneshot::Sender<Attended>,
 }
 
-/// The place of a client whose job goes on.
+/// The place of a client whose job goes on, or whose answer is on its way.
 pub(super) struct Seat {
     presence: Mutex<Arc<Presence>>,
+    /// It was given its answer: it is gone only if it has not read that.
+    is_answered: AtomicBool,
     /// Where whoever comes back is expected, while the client is gone.
     empty: Mutex<Option<oneshot::Sender<Return>>>,
     news: Notify,
@@ -181,7 +118,82 @@ impl Seat {
     }
 
     pub(super) fn taken_by(&self, client: &Client) {
+        self.is_answered.store(false, Ordering::Release);
         *lock(&self.presence) = Arc::clone(&client.presence);
+    }
+
+    /// Whether the client may be gone.
+    fn may_be_empty(&self) -> bool {
+        let presence = lock(&self.presence);
+        match self.is_answered.load(Ordering::Acquire) {
+            true => presence.is_broken(),
+            false => presence.may_be_gone(),
+        }
+    }
+}
+
+/// A seat that somebody has. Dropped, it is given back.
+pub(super) struct Taken {
+    clients: Arc<Clients>,
+    print: Print,
+    seat: Arc<Seat>,
+}
+
+impl Deref for Taken {
+    type Target = Seat;
+
+    fn deref(&self) -> &Seat {
+        &self.seat
+    }
+}
+
+impl Drop for Taken {
+    fn drop(&mut self) {
+        let mut seats = lock(&self.clients.seats);
+        if let Some(same) = seats.get_mut(&self.print) {
+            same.retain(|other| !Arc::ptr_eq(other, &self.seat));
+            if same.is_empty() {
+                seats.remove(&self.print);
+            }
+        }
+    }
+}
+
+impl Taken {
+    /// Gives the client its answer, and finds out whether it leaves without having read it: then waits until it comes
+    /// back, as long as it may stay away.
+    pub(super) async fn told(
+        self,
+        client: &Client,
+        waiter: oneshot::Sender<Attended>,
+        attended: Attended,
+    ) -> Option<(Self, Return)> {
+        let presence = &client.presence;
+        let request = presence.requests();
+        let may_be_gone = presence.may_be_gone();
+        // One that may be gone already shows it by its connection's end, and whoever asks the same waits for that.
+        self.is_answered.store(!may_be_gone, Ordering::Release);
+        let is_lost = match waiter.send(attended) {
+            Err(_) => true,
+            Ok(()) if may_be_gone => presence.lost_it().await,
+            // Of others nothing shows.
+            Ok(()) if !presence.is_seen() => false,
+            Ok(()) => presence.leaves_unread(request, client.reattach).await,
+        };
+        if !is_lost {
+            return None;
+        }
+        let mut back = self.leave();
+        let returned = match tokio::time::timeout(client.reattach, &mut back).await {
+            Ok(returned) => returned.ok()?,
+            Err(_) => {
+                self.close();
+                // Somebody may just have come.
+                back.try_recv().ok()?
+            }
+        };
+        self.taken_by(&returned.client);
+        Some((self, returned))
     }
 }
 
@@ -205,30 +217,23 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// How long a client that may be gone is given to show that he is not.
-pub(crate) const ANSWERS_WITHIN: Duration = Duration::from_millis(300);
-
 impl Clients {
-    pub(super) fn seat(&self, client: &Client) -> Option<(Print, Arc<Seat>)> {
+    pub(super) fn seat(self: &Arc<Self>, client: &Client) -> Option<Taken> {
         let print = client.print?;
         let seat = Arc::new(Seat {
             presence: Mutex::new(Arc::clone(&client.presence)),
+            is_answered: AtomicBool::new(false),
             empty: Mutex::default(),
             news: Notify::new(),
         });
         let mut seats = lock(&self.seats);
         seats.entry(print).or_default().push(Arc::clone(&seat));
-        Some((print, seat))
-    }
-
-    pub(super) fn give_back(&self, (print, seat): &(Print, Arc<Seat>)) {
-        let mut seats = lock(&self.seats);
-        if let Some(same) = seats.get_mut(print) {
-            same.retain(|other| !Arc::ptr_eq(other, seat));
-            if same.is_empty() {
-                seats.remove(print);
-            }
-        }
+        drop(seats);
+        Some(Taken {
+            clients: Arc::clone(self),
+            print,
+            seat,
+        })
     }
 
     /// Hands somebody the seat that he left, if there is one. A client that may be gone is asked first: only one that
@@ -246,6 +251,7 @@ impl Clients {
                     let presence = Arc::clone(&returned.client.presence);
                     match back.send(returned) {
                         Ok(()) => {
+                            seat.is_answered.store(false, Ordering::Release);
                             *lock(&seat.presence) = presence;
                             return Ok(());
                         }
@@ -253,10 +259,7 @@ impl Clients {
                     }
                 }
             }
-            let closing: Vec<&Arc<Seat>> = same
-                .iter()
-                .filter(|seat| lock(&seat.presence).may_be_gone())
-                .collect();
+            let closing: Vec<&Arc<Seat>> = same.iter().filter(|seat| seat.may_be_empty()).collect();
             let Some(first) = closing.first() else {
                 return Err(returned);
             };

@@ -4,10 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use onelane_actors::meters::Meters;
-use onelane_actors::meters::table::{self, Meter};
+use onelane_actors::meters::table::{self, Meter, OTHER, Values};
 use onelane_actors::ports::{CallFilter, StatusCounts};
 use onelane_actors::protocol::QueueMsg;
-use onelane_core::model::{BreakerState, DeliveryCounts, limits};
+use onelane_core::model::{BreakerState, DeliveryCounts, HoldKind, ScopedHold, limits};
 use onelane_core::scheduler::SchedulerSnapshot;
 use tokio::sync::watch;
 
@@ -18,11 +18,11 @@ use crate::registry::{Registry, UPKEEP_EVERY};
 /// The name under which the budgets of client keys stand.
 const CLIENT_KEYS: &str = "client_keys";
 
-/// The registry of a lane, and which lanes and budgets it has told of.
+/// The registry of a lane, and which lanes and budgets it has told of, by their metrics.
 #[derive(Debug, Default)]
 pub(super) struct Metered {
     pub(super) registry: Registry,
-    told: Mutex<BTreeSet<(&'static str, String)>>,
+    told: Mutex<BTreeMap<&'static str, BTreeSet<String>>>,
 }
 
 impl Metered {
@@ -31,17 +31,29 @@ impl Metered {
         Self { registry, told }
     }
 
-    /// Sets a gauge for names that come and go: those that went stand at 0.
+    /// Sets a gauge for names that come and go: those that went stand at 0, and beyond the bound of its label the largest
+    /// of those that are left is told.
     fn set_all(&self, meter: &Meter, now: &BTreeMap<String, f64>) {
+        let max = meter.labels.first().map_or(0, |label| match label.values {
+            Values::First { max, .. } => max,
+            Values::Fixed(values) => values().len(),
+        });
         let meters = self.registry.meters();
         let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        let told = told.entry(meter.name).or_default();
+        let mut others = None;
         for (name, value) in now {
-            meters.set(meter, &[name], *value);
-            told.insert((meter.name, name.clone()));
+            if told.len() < max || told.contains(name) {
+                told.insert(name.clone());
+                meters.set(meter, &[name], *value);
+            } else {
+                others = Some(others.map_or(*value, |most: f64| most.max(*value)));
+            }
         }
-        let went =
-            |(of, name): &&(&'static str, String)| *of == meter.name && !now.contains_key(name);
-        for (_, name) in told.iter().filter(went) {
+        if others.is_some() || told.len() >= max {
+            meters.set(meter, &[OTHER], others.unwrap_or(0.0));
+        }
+        for name in told.iter().filter(|name| !now.contains_key(*name)) {
             meters.set(meter, &[name], 0.0);
         }
     }
@@ -123,7 +135,7 @@ impl Orchestrator {
 
     fn sample_queue(&self, meters: &Meters, lane: &SchedulerSnapshot) {
         let now = self.inner.ports.clock.now();
-        for (class, waiting) in &lane.priorities {
+        for (class, waiting) in &lane.priority_classes {
             meters.set(&table::QUEUE_JOBS, &[class], waiting.jobs as f64);
             let oldest_ms = waiting.oldest_ready.map_or(0, |since| now.since(since));
             meters.set(&table::QUEUE_OLDEST, &[class], oldest_ms as f64 / 1_000.0);
@@ -138,9 +150,11 @@ fn sample_lane(meters: &Meters, lane: &SchedulerSnapshot) {
     meters.set(&table::SLOTS, &[], f64::from(lane.max_concurrency));
     meters.set(&table::SLOTS_BUSY, &[], lane.in_flight as f64);
     for scope in ["account", "lane", "model"] {
-        let of_scope = |held: &&onelane_core::model::ScopedHold| held.scope.name() == scope;
-        let holds = lane.holds.iter().filter(of_scope).count();
-        meters.set(&table::HOLDS, &[scope], holds as f64);
+        for kind in HoldKind::ALL {
+            let is_it = |held: &&ScopedHold| held.scope.name() == scope && held.hold.kind == kind;
+            let holds = lane.holds.iter().filter(is_it).count();
+            meters.set(&table::HOLDS, &[scope, kind.name()], holds as f64);
+        }
     }
     for state in [
         BreakerState::Closed,
@@ -193,5 +207,29 @@ pub(super) async fn upkeep(metered: Arc<Metered>, mut gone: watch::Receiver<bool
         .is_err()
     {
         metered.registry.upkeep();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lanes_that_come_and_go_stay_within_their_bound_and_stand_at_nothing_once_they_went() {
+        let metered = Metered::default();
+        for n in 0..200 {
+            let busy = [(format!("lane-{n}"), 1.0)].into();
+            metered.set_all(&table::LANE_BUSY, &busy);
+        }
+        let text = metered.registry.render().unwrap();
+        let of_lanes = |line: &&str| line.starts_with("onelane_lane_busy{");
+        let lines: Vec<&str> = text.lines().filter(of_lanes).collect();
+        assert_eq!(lines.len(), limits::LANES_MAX + 2, "{lines:#?}");
+        let busy: Vec<_> = lines.iter().filter(|line| line.ends_with(" 1")).collect();
+        assert_eq!(busy, [&"onelane_lane_busy{lane=\"other\"} 1"]);
+        metered.set_all(&table::LANE_BUSY, &BTreeMap::new());
+        let text = metered.registry.render().unwrap();
+        assert!(text.contains("onelane_lane_busy{lane=\"lane-0\"} 0"));
+        assert!(text.contains("onelane_lane_busy{lane=\"other\"} 0"));
     }
 }

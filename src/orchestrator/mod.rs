@@ -27,6 +27,7 @@ mod meters;
 mod notify;
 mod place;
 pub(crate) mod previous;
+pub(crate) mod presence;
 mod settings;
 mod start;
 mod submit;

@@ -74,7 +74,8 @@ pub(super) fn prepare(
     trust: &Trust,
     now: Timestamp,
 ) -> Result<AlertBook, StoreError> {
-    if let Some(change) = settings.told(&store.endpoints()?, now, trust.is_doubted()) {
+    let forget_before = trust.before(settings.give_up_ms);
+    if let Some(change) = settings.told(&store.endpoints()?, now, forget_before) {
         store.commit(&[Transition::Delivery(Box::new(change))])?;
     }
     store.alerts()

@@ -72,7 +72,7 @@ fn id_at_glm(record: &JobRecord) -> Result<String, Error> {
         status => wrong(format!(
             "{} is {}; only a response that is completed can be gone on from",
             ResponseId(record.job.id),
-            status.name()
+            status.of_response()
         )),
     })
 }

@@ -29,7 +29,8 @@ name only what stands here.
   `Orchestrator::render_metrics`, or brings a recorder of the crate `metrics` ([embedding.md](embedding.md#metrics)).
 - No label is a user, a job, a client key or an address. Labels whose values come from outside have a bound; what comes
   after it is counted under `other`.
-- A scrape costs the lane what `GET /api/admin/glm/metrics` does: its queue is not gone through.
+- A scrape costs the lane what `GET /api/admin/glm/metrics` does: its queue is not gone through, and of budgets that
+  each user has the fullest is looked for.
 ";
 
 /// The page.

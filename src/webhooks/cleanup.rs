@@ -8,7 +8,7 @@ use onelane_actors::ports::{Clock, OverQuery};
 use onelane_core::model::{DeliveryChange, DeliveryId, TryOutcome, limits};
 use tokio_util::sync::CancellationToken;
 
-use super::{Books, NEVER, WebhookSettings, destination};
+use super::{Books, WebhookSettings, destination};
 use crate::error::Error;
 use crate::trust::Trust;
 
@@ -62,22 +62,18 @@ impl Cleanup {
     /// Looks at all deliveries once. By a clock that is not believed nothing is forgotten or given up.
     async fn look(&self) -> Result<(), Error> {
         let now = self.clock.now();
-        let doubted = self.trust.is_doubted();
-        let before = |ms: u64| match doubted {
-            true => NEVER,
-            false => now.minus_ms(ms),
-        };
         let settings = &self.settings;
         let known = self.books.endpoints().await?;
-        if let Some(change) = settings.told(&known, now, doubted) {
+        let forget_before = self.trust.before(settings.give_up_ms);
+        if let Some(change) = settings.told(&known, now, forget_before) {
             self.books.change(vec![change]).await?;
         }
         let arrived = self.books.counts().await?.delivered;
         let mut query = OverQuery {
             from: DeliveryId(0),
-            ended_before: before(settings.keep_ms),
+            ended_before: self.trust.before(settings.keep_ms),
             excess: arrived.saturating_sub(settings.keep_rows),
-            lapsed_before: before(settings.give_up_ms),
+            lapsed_before: now.minus_ms(settings.give_up_ms),
             now,
             look_at: limits::DELIVERIES_LOOKED_AT_MAX,
         };
@@ -86,6 +82,11 @@ impl Cleanup {
             let known = self.books.endpoints().await?;
             let mut changes = Vec::new();
             for delivery in over.lapsed {
+                // It may be the clock that got older.
+                let age_ms = self.trust.age_ms(delivery.since);
+                if age_ms.is_none_or(|age_ms| age_ms < settings.give_up_ms) {
+                    continue;
+                }
                 // With a way it is about to have its last try.
                 let Err(error) = destination::find(settings, &known, &delivery) else {
                     continue;
@@ -105,6 +106,7 @@ impl Cleanup {
                         error,
                     },
                     at: now,
+                    waited_ms: 0,
                     next: None,
                 });
             }

@@ -12,7 +12,7 @@ use onelane_core::model::{
     Delivery, DeliveryChange, DeliveryCounts, DeliveryId, HookEndpoint, JobId, Target, Timestamp,
     TryOutcome, Wait,
 };
-use onelane_core::notify::delivery::{DueDeliveries, DueQuery, next_try};
+use onelane_core::notify::delivery::{DueDeliveries, DueQuery, next_try, waited_ms};
 use serde_json::value::RawValue;
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
@@ -51,7 +51,7 @@ pub(crate) struct Deliverer {
     pub(crate) books: Arc<dyn Books>,
     pub(crate) sender: Arc<dyn Sender>,
     pub(crate) clock: Arc<dyn Clock>,
-    /// Whether that tells how old a delivery is.
+    /// How that was set.
     pub(crate) trust: Arc<Trust>,
     pub(crate) ids: Arc<dyn Ids>,
     pub(crate) settings: Arc<WebhookSettings>,
@@ -122,6 +122,7 @@ impl Deliverer {
 
     /// One try, and what came of it on disk. Answers whether the receiver was heard.
     async fn attempt(&self, delivery: Delivery, way: Destination) -> bool {
+        let waited_ms = waited_ms(&delivery, |begun| self.trust.passed_ms(begun));
         let sent = match self.send(&delivery, way).await {
             Ok(sent) => sent,
             Err(error) => {
@@ -138,14 +139,16 @@ impl Deliverer {
         let outcome = outcome_of(sent);
         let at = self.clock.now();
         let delays = &self.settings.retry;
-        let give_up_ms = (!self.trust.is_doubted()).then_some(self.settings.give_up_ms);
-        let next = next_try(&delivery, delays, give_up_ms, at, asked, self.ids.seed());
+        let give_up_ms = self.settings.give_up_ms;
+        let seed = self.ids.seed();
+        let next = next_try(&delivery, delays, give_up_ms, at, waited_ms, asked, seed);
         tell(&delivery, &outcome, next);
         let change = DeliveryChange::Tried {
             id: delivery.id,
             try_no: delivery.tries.saturating_add(1),
             outcome,
             at,
+            waited_ms,
             next,
         };
         if let Err(error) = self.books.change(vec![change]).await {

@@ -15,11 +15,6 @@ mod sender;
 mod settings;
 mod sign;
 
-use onelane_core::model::Timestamp;
-
-/// Before everything: what ended before this moment did not.
-const NEVER: Timestamp = Timestamp::from_millis(i64::MIN);
-
 pub(crate) use body::Bodies;
 pub(crate) use cleanup::Cleanup;
 pub(crate) use deliverer::{Books, Deliverer};

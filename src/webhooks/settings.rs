@@ -11,7 +11,6 @@ use onelane_core::notify::delivery::configured;
 use onelane_core::section;
 use reqwest::Url;
 
-use super::NEVER;
 use super::SigningKeys;
 
 section! {
@@ -95,22 +94,17 @@ impl WebhookSettings {
     }
 
     /// The change that tells the store of the endpoints; `None` if what it has `known` says it all. One
-    /// that is not configured any more is forgotten when what it was to be told would be given up, unless the clock is
-    /// `doubted`.
+    /// that is not configured any more since before `forget_before` is forgotten.
     pub(crate) fn told(
         &self,
         known: &[HookEndpoint],
         at: Timestamp,
-        doubted: bool,
+        forget_before: Timestamp,
     ) -> Option<DeliveryChange> {
         let endpoints = self.endpoints.iter();
         let endpoints: Vec<HookEndpoint> = endpoints
             .map(|(name, endpoint)| HookEndpoint::new(name, &endpoint.url, &endpoint.events))
             .collect();
-        let forget_before = match doubted {
-            true => NEVER,
-            false => at.minus_ms(self.give_up_ms),
-        };
         let now = configured(known, endpoints.clone(), at, forget_before);
         (now != known).then_some(DeliveryChange::Endpoints {
             endpoints,

@@ -222,6 +222,53 @@ async fn an_answer_that_came_meanwhile_waits_for_whoever_comes_back() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_client_that_leaves_as_its_answer_is_sent_and_asks_again_is_served_by_one_call() {
+    let upstream = Upstream::start(|mut call: Arrived<'_>| {
+        let answer = call.completion("A").to_string();
+        call.answer(200, "content-type: application/json\r\n", answer);
+    });
+    let (_world, lane, api) = world(|world| world.config.glm.base_url = upstream.base_url()).await;
+    for n in 0..100 {
+        let asked = chat(&format!("round {n}"));
+        let headers = ["", "connection: close\r\n"][n / 2 % 2];
+        let mut first = ask_with(&api, &asked, headers).await;
+        // Its answer is there, and its own time is over before it has read all of it.
+        let mut some = [0; 1];
+        first.peek(&mut some).await.unwrap();
+        if n % 2 == 0 {
+            first.read_exact(&mut some).await.unwrap();
+        }
+        drop(first);
+        let told = answer(ask(&api, &asked).await).await;
+        assert!(told.contains("HTTP/1.1 200 "), "{told}");
+        assert_eq!(upstream.seen().len(), n + 1, "round {n}");
+    }
+    drop(api);
+    stop(lane, 1_000).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_client_that_has_read_its_answer_and_asks_the_same_gets_another_one_at_once() {
+    let (world, lane, api) = world(|_| {}).await;
+    let begun = Instant::now();
+    for n in 1..=20 {
+        // On a connection of its own, which it closes.
+        let told = answer(ask(&api, &chat("same")).await).await;
+        assert!(told.contains("\"choices\""), "{told}");
+        assert_eq!(world.sim.stats().calls, 2 * n - 1);
+        // On one that it keeps.
+        api.post(CHAT, chat("same").to_string()).await.expect(200);
+        assert_eq!(world.sim.stats().calls, 2 * n);
+    }
+    assert!(
+        begun.elapsed() < Duration::from_secs(5),
+        "{:?}",
+        begun.elapsed()
+    );
+    stop(lane, 1_000).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_client_that_closed_its_own_direction_gets_its_answer_and_nothing_before_it() {
     let (world, lane, api) = world(|_| {}).await;
     for _ in 0..2 {

@@ -192,7 +192,7 @@ async fn a_response_goes_on_from_one_of_ours_whichever_way_it_is_handed_in() {
     shows!(fault, {"line": 2, "code": "invalid_request"});
     let words = fault["message"].as_str().unwrap();
     assert!(
-        words.contains(&waiting) && words.contains("pending"),
+        words.contains(&waiting) && words.contains("queued"),
         "{words}"
     );
     lane.cancel(blocker).await.unwrap();

@@ -143,8 +143,7 @@ async fn a_model_that_answered_is_listed_though_it_has_no_price() {
     assert!(lists("glm-new").await && lists("glm-told-by-glm").await);
     assert!(!lists("glm-unknown").await, "GLM never answered for it");
     api.get("/v1/models/glm-new").await.expect(200);
-    api.configure(json!({"money": {"unpriced": "refuse"}}))
-        .await;
+    api.configure(json!({"unpriced": "refuse"})).await;
     assert!(!lists("glm-new").await, "jobs for it are refused");
     stop(lane, 1_000).await;
 }

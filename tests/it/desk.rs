@@ -46,7 +46,9 @@ async fn whoever_has_a_token_gets_a_session_whose_cookie_no_script_and_no_other_
     assert!(!cookie.contains("Secure"), "there is no TLS here: {cookie}");
     assert!(!cookie.contains(ADMIN));
     browser.keep(&taken);
-    assert_eq!(browser.get("/").await.status, 200);
+    let page = browser.get("/").await;
+    assert_eq!(page.status, 200);
+    browser.token = Some(page.form_token());
     let out = browser.post("/desk/logout", &[]).await;
     assert_eq!(out.header("location"), "/desk/login");
     // Also for whoever kept the cookie.
@@ -387,7 +389,7 @@ async fn no_page_shows_a_secret() {
     let made = made
         .header("content-type", "application/json")
         .body(r#"{"name":"k"}"#);
-    let key = Api::send(made).await.expect(200)["key"]
+    let key = Api::send(made).await.expect(201)["key"]
         .as_str()
         .unwrap()
         .to_owned();

@@ -285,8 +285,8 @@ async fn what_a_lane_holds_and_restarts_is_counted() {
     lane.pause(None).await.unwrap();
     lane.breaker_open("tried".to_owned(), None).await.unwrap();
     let scrape = Scrape::of(&api).await;
-    assert_eq!(scrape.value("onelane_holds", &[("scope", "account")]), 1.0);
     let begun = [("kind", "operator"), ("scope", "account")];
+    assert_eq!(scrape.value("onelane_holds", &begun), 1.0);
     assert_eq!(scrape.value("onelane_holds_begun_total", &begun), 1.0);
     assert_eq!(scrape.value("onelane_paused", &[]), 1.0);
     assert_eq!(scrape.value("onelane_breaker_openings_total", &[]), 1.0);

@@ -78,6 +78,37 @@ async fn calls_of_a_minute_are_no_more_although_the_wall_clock_is_set() {
     assert!(gaps.iter().all(kept), "{gaps:?}");
 }
 
+#[tokio::test(start_paused = true)]
+async fn calls_of_a_minute_are_no_more_although_the_clock_is_set_and_the_lane_restarts() {
+    const DAY_MS: i64 = 86_400_000;
+    for step in [DAY_MS, -DAY_MS] {
+        let mut file = FileLane::new(ScriptedGlm::answering(ms(10)));
+        file.world.settings.lane.rules.pace.requests_per_minute = 2;
+        let mut lane = file.start().await;
+        let jobs = submit_all(&lane, prompts(6)).await;
+        for restarts in [true, false, true] {
+            tokio::time::sleep(ms(24_000)).await;
+            file.world.clock.step(step);
+            // Whoever asks wakes the lane, which looks at the clock.
+            lane.lane().await.unwrap();
+            tokio::time::sleep(ms(1_000)).await;
+            if restarts {
+                file.shut_down(lane).await;
+                lane = file.start().await;
+            }
+        }
+        for id in jobs {
+            lane.wait(id).await.unwrap();
+        }
+        let gaps = gaps_ms(&file.world.glm);
+        assert_eq!(gaps.len(), 5);
+        // And it waits no longer for that than it has to.
+        let kept = |gap: &u128| (30_000..30_100).contains(gap);
+        assert!(gaps.iter().all(kept), "{step}: {gaps:?}");
+        file.shut_down(lane).await;
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_server_sees_no_call_before_its_turn_and_no_burst_after_a_restart() {
     const SPACING_MS: u64 = 50;

@@ -97,6 +97,32 @@ async fn a_full_disk_is_waited_out_and_the_outcome_of_an_open_call_is_kept() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_job_that_came_in_unheard_while_the_disk_was_full_does_not_stay_open() {
+    let store = Arc::new(MemoryStore::new());
+    let mut world = VirtualLane::new(ScriptedGlm::answering(ms(10)));
+    world.store = Arc::clone(&store) as Arc<_>;
+    let lane = world.start().await;
+    completed(&lane, submit(&lane, prompt("before")).await).await;
+    // The lane is idle: the next job is put on disk together with its start.
+    tokio::time::sleep(ms(100)).await;
+    let full = StoreError::Full {
+        path: "test.redb".to_owned(),
+        message: "no space".to_owned(),
+    };
+    store.fail_next_commit(full, CommitFate::Kept);
+    let told = lane.submit(prompt("unheard")).await;
+    assert!(
+        matches!(told, Err(Error::Store(StoreError::Full { .. }))),
+        "{told:?}"
+    );
+    assert_eq!(store.counts().unwrap().processing, 1, "it came in");
+    tokio::time::sleep(ms(60_000)).await;
+    let counts = store.counts().unwrap();
+    assert_eq!((counts.processing, counts.completed), (0, 2));
+    stop(lane, 1_000).await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_slow_listener_is_told_what_it_missed() {
     let world = VirtualLane::new(ScriptedGlm::answering(ms(1)));
     let lane = world.start().await;

@@ -217,6 +217,55 @@ async fn a_delivery_that_fails_while_the_clock_is_days_ahead_is_not_given_up() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_clock_that_jumps_by_hours_makes_no_delivery_older() {
+    const HOUR_MS: i64 = 3_600_000;
+    let refused = std::iter::repeat_n(Sent::Failed("no connection".to_owned()), 1_000);
+    let script = Script::answering(refused);
+    let store = MemoryStore::new();
+    let mut config = config(&["job.completed"]);
+    config.webhooks.give_up_ms = 3_600_000;
+    let clock = SimClock::starting_at(START);
+    let lane = start_by(&config, &store, &script, clock.clone()).await;
+    lane.call(prompt("x")).await.unwrap();
+    for step in [3, 20, -9, 15] {
+        tokio::time::sleep(ms(600_000)).await;
+        clock.step(step * HOUR_MS);
+        tokio::time::sleep(ms(60_000)).await;
+        assert_eq!(count(&lane, DeliveryStatus::Failed).await, 0, "{step}");
+    }
+    until(&lane, DeliveryStatus::Failed, 1).await;
+    lane.shutdown(ms(1_000)).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_has_no_way_lapses_by_its_age_and_not_by_a_clock_that_jumps() {
+    const HOUR_MS: i64 = 3_600_000;
+    let store = MemoryStore::new();
+    let mut with_way = config(&["job.completed"]);
+    with_way.webhooks.give_up_ms = 3_600_000;
+    let script = Script::answering([Sent::Failed("no connection".to_owned())]);
+    let clock = SimClock::starting_at(START);
+    let lane = start_by(&with_way, &store, &script, clock.clone()).await;
+    lane.call(prompt("x")).await.unwrap();
+    until(&lane, DeliveryStatus::Pending, 1).await;
+    tokio::time::sleep(ms(1_000)).await;
+    lane.shutdown(ms(1_000)).await;
+    drop(lane);
+    // Its endpoint is gone.
+    let mut without = with_way.clone();
+    without.webhooks.endpoints.clear();
+    let lane = start_by(&without, &store, &script, clock.clone()).await;
+    tokio::time::sleep(ms(60_000)).await;
+    clock.step(20 * HOUR_MS);
+    tokio::time::sleep(ms(1_500_000)).await;
+    assert_eq!(count(&lane, DeliveryStatus::Pending).await, 1);
+    tokio::time::sleep(ms(3_600_000)).await;
+    assert_eq!(count(&lane, DeliveryStatus::Failed).await, 1);
+    assert_eq!(script.posts().len(), 1);
+    lane.shutdown(ms(1_000)).await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_restart_neither_loses_nor_repeats_a_delivery() {
     let store = MemoryStore::new();
     let down = Script::answering([Sent::Answered(503), Sent::Answered(503)]);

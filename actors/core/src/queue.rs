@@ -10,6 +10,7 @@ mod affinity;
 mod classes;
 mod index;
 mod place;
+mod priorities;
 mod service;
 mod turns;
 mod users;
@@ -34,6 +35,7 @@ use affinity::{Runs, Together};
 use classes::Classes;
 use index::{Front, Index, Key};
 use place::{Class, Rules};
+use priorities::Priorities;
 use turns::{Head, Turns};
 use users::Users;
 
@@ -49,6 +51,7 @@ const IDLE_TURNS_KEPT: usize = 64;
 pub struct Queue {
     rules: Rules,
     entries: BTreeMap<Seq, JobEntry>,
+    priorities: Priorities,
     // Looked up by key only, never iterated: the order of a hash map must not decide anything.
     seq_of: HashMap<JobId, Seq>,
     ready: Index,
@@ -124,6 +127,7 @@ impl Queue {
             }
             line.classes.enter(&entry);
             deadlines.extend(entry.deadline.map(|at| (at, entry.seq)));
+            line.priorities.came(entry.priority);
             rows.push((entry.seq, entry));
         }
         for (model, (keys, together)) in ready {
@@ -179,6 +183,7 @@ impl Queue {
             self.deadlines.insert((deadline, entry.seq));
         }
         self.classes.enter(&entry);
+        self.priorities.came(entry.priority);
         self.entries.insert(entry.seq, entry);
     }
 
@@ -209,6 +214,7 @@ impl Queue {
     pub fn remove(&mut self, id: JobId) -> Option<JobEntry> {
         let seq = self.seq_of.remove(&id)?;
         let entry = self.entries.remove(&seq)?;
+        self.priorities.left(entry.priority);
         let user = self.users.number(&entry);
         self.ready.leave(&entry, user);
         self.users.leave(&entry);
@@ -301,6 +307,11 @@ impl Queue {
         if scheduled {
             self.scheduled = self.scheduled.saturating_sub(1);
         }
+    }
+
+    /// How many jobs are in line at each priority, the most urgent first.
+    pub fn priorities(&self) -> impl Iterator<Item = (i32, u64)> {
+        self.priorities.counts()
     }
 
     /// Since when the oldest of the due jobs could have run.

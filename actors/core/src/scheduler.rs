@@ -49,7 +49,7 @@ use std::sync::Arc;
 use crate::judge::conclude::Concluded;
 use crate::model::{
     Applied, AsyncTask, AttemptNo, BreakerSnapshot, BreakerState, Dispatch, Job, JobEntry, JobId,
-    Recovered, Refusal, SchedulerState, Settings, SlotId, Timestamp, Transition,
+    Recovered, Refusal, SchedulerState, Settings, SlotId, Timestamp, Transition, limits,
 };
 use crate::queue::Queue;
 use crate::scheduler::slot::{Slot, Staged, attempt_of};
@@ -61,7 +61,7 @@ use recovery::Recovery;
 use routes::Routes;
 use steady::Steady;
 use tracks::Track;
-pub use view::{LaneSnapshot, ModelSnapshot, SchedulerSnapshot};
+pub use view::{LaneSnapshot, ModelSnapshot, SchedulerSnapshot, WaitingAt};
 pub use wait::WaitCounts;
 
 /// Something to be done, in this order.
@@ -414,13 +414,28 @@ impl Scheduler {
     // ---- what can be asked of it -------------------------------------------------------------
 
     /// What the wall clock says after so much uptime, in milliseconds. Tells whether it was set back: then a step is due,
-    /// so that nobody is told of a wait that is longer than it is.
+    /// so that nobody is told of a wait that is longer than it is; or so that there is something to store: where a lane
+    /// has a pace, a restart has to know.
     pub fn hear(&mut self, now: Timestamp, uptime_ms: u64) -> bool {
-        let set_back = self.steady.hear(now, uptime_ms);
+        let set_by = self.steady.hear(now, uptime_ms);
+        let set_back = set_by < 0;
+        let is_noted = set_by.unsigned_abs() >= limits::CLOCK_STEP_NOTED_MS && self.has_pace();
+        if is_noted {
+            let steps = &mut self.state.clock_steps;
+            steps.note(set_by, now, limits::PACE_MEMORY_MS);
+            self.state_changed();
+        }
         if set_back && let Some(probe_at) = &mut self.breaker.probe_at {
             probe_at.mind_the_clock(now);
         }
-        set_back
+        set_back || is_noted
+    }
+
+    /// Whether a lane has a pace.
+    #[must_use]
+    pub fn has_pace(&self) -> bool {
+        let mut lanes = self.settings.all_lanes();
+        lanes.any(|(_, rules)| rules.pace.is_on())
     }
 
     /// Whether nothing is in flight and everything is stored.

@@ -135,6 +135,7 @@ const MANY: Kind = Kind::Histogram(&[
 const PRIORITY: Label = Label::of("priority", || PriorityClass::NAMES.to_vec());
 const MODEL: Label = Label::first("model", "models", limits::METERED_MODELS_MAX);
 const SCOPE: Label = Label::of("scope", || vec!["account", "lane", "model"]);
+const HOLD_KIND: Label = Label::of("kind", || HoldKind::ALL.map(HoldKind::name).to_vec());
 /// The default lane beside the named ones.
 const LANE: Label = Label::first("lane", "lanes", limits::LANES_MAX + 1);
 const BUDGET: Label = Label::first("budget", "budgets", limits::BUDGETS_MAX);
@@ -205,7 +206,7 @@ meters! {
     RESPONSE: LONG, "onelane_response_seconds", "seconds", [MODEL];
     /// How long it took until the first piece of a streamed answer told something.
     FIRST_TOKEN: LONG, "onelane_first_token_seconds", "seconds", [MODEL];
-    /// From the end of a call to the beginning of the next on the same slot, where the job of the next was due by then.
+    /// From the end of a call to the beginning of the next on the same slot, where the job of the next was due by then; of first attempts alone.
     /// Holds, pauses and paces are among it.
     SLOT_GAP: SHORT, "onelane_slot_gap_seconds", "seconds", [];
     /// Tokens that GLM billed, as the calls were settled. Cached ones are prompt tokens, too, and reasoning ones completion tokens.
@@ -229,11 +230,11 @@ meters! {
     LANE_LIMIT: Kind::Gauge, "onelane_lane_limit", "calls", [LANE];
     /// Calls that a lane has open or about to be.
     LANE_BUSY: Kind::Gauge, "onelane_lane_busy", "calls", [LANE];
-    /// Holds in force, by what they stop.
-    HOLDS: Kind::Gauge, "onelane_holds", "holds", [SCOPE];
+    /// Holds in force, by what they stop and of what kind they are.
+    HOLDS: Kind::Gauge, "onelane_holds", "holds", [SCOPE, HOLD_KIND];
     /// Holds that began or were renewed.
     HOLDS_BEGUN: Kind::Counter, "onelane_holds_begun_total", "holds",
-        [SCOPE, Label::of("kind", || HoldKind::ALL.map(HoldKind::name).to_vec())];
+        [SCOPE, HOLD_KIND];
     /// 1 for the state in which the breaker is.
     BREAKER: Kind::Gauge, "onelane_breaker_state", "0 or 1", [Label::of("state", || {
         [BreakerState::Closed, BreakerState::Open, BreakerState::HalfOpen].map(BreakerState::name).to_vec()

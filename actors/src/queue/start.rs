@@ -52,8 +52,9 @@ impl QueueState {
             let ledger = ledger(&args.store, &settings, now).await?;
             scheduler.load_budgets(&ledger, &settings, now);
         }
-        if settings.all_lanes().any(|(_, rules)| rules.pace.is_on()) {
-            scheduler.restore_pace(&recent_calls(&args.ports, &settings, now).await?, now);
+        if scheduler.has_pace() {
+            let since = scheduler.pace_goes_back_to(now);
+            scheduler.restore_pace(&calls_since(&args.ports, since).await?, now);
         }
         let mut state = Self {
             ports: args.ports,
@@ -137,17 +138,11 @@ async fn ledger(
 }
 
 /// The calls that the lanes' pace goes on from.
-async fn recent_calls(
+async fn calls_since(
     ports: &Ports,
-    settings: &Settings,
-    now: Timestamp,
+    since: Timestamp,
 ) -> Result<Vec<CallRecord>, ActorProcessingErr> {
     let store = Arc::clone(&ports.store);
-    let spacings = settings
-        .all_lanes()
-        .map(|(_, rules)| rules.pace.min_spacing_ms);
-    let back_ms = spacings.max().unwrap_or(0).max(limits::PACE_MEMORY_MS);
-    let since = now.minus_ms(back_ms);
     let read = move || store.calls_since(since, limits::PACE_LOG_STARTS_MAX);
     Ok(ports.fault_points.off_the_workers(read).await??)
 }

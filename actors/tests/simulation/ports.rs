@@ -10,8 +10,9 @@ use onelane_actors::ports::{
 };
 use onelane_actors::testing::sample;
 use onelane_core::model::{
-    AlertBook, Batch, BatchId, BatchInput, ClientKey, DeliveryCounts, Failure, FailureClass,
-    FileId, HookEndpoint, JobId, StoredFile, Timestamp, Transition, Usage, UsageRow, code,
+    AlertBook, AuditEntry, AuditId, Batch, BatchId, BatchInput, ClientKey, DeliveryCounts, Failure,
+    FailureClass, FileId, HookEndpoint, JobId, StoredFile, Timestamp, Transition, Usage, UsageRow,
+    code,
 };
 use onelane_core::notify::delivery::{DueDeliveries, DueQuery};
 use tokio::time::sleep;
@@ -180,6 +181,7 @@ impl Store for Disk {
         counts() -> StatusCounts;
         batch(id: BatchId) -> Option<Batch>;
         batches(after: Option<BatchId>, limit: usize) -> Vec<Batch>;
+        audit(before: Option<AuditId>, limit: usize) -> Vec<AuditEntry>;
         client_keys() -> Vec<ClientKey>;
         batch_input(id: BatchId) -> Option<BatchInput>;
         batch_inputs(after: Option<BatchId>, limit: usize) -> Vec<BatchInput>;

@@ -55,7 +55,6 @@ fn an_unknown_name_is_refused_with_the_one_that_was_meant() {
         let problem = line(text).asked.unwrap_err();
         assert!(problem.contains(want), "{text}: {problem}");
     };
-    check(r#"{"prompt":"a","prio":1}"#, "prio: is unknown; ");
     check(
         r#"{"prompt":"a","temprature":1}"#,
         "did you mean temperature?",
@@ -71,9 +70,28 @@ fn an_unknown_name_is_refused_with_the_one_that_was_meant() {
         r#"{"prompt":"a","content_id":"c"}"#,
         "did you mean contentId?",
     );
+    for (name, meant) in [
+        ("maxRetry", "maxRetries"),
+        ("retries", "maxRetries"),
+        ("prio", "priority"),
+        ("user", "userId"),
+        ("idempotency_key", "idempotencyKey"),
+        ("callback", "callbackUrl"),
+        ("max_completion_tokens", "max_tokens"),
+        ("temp", "temperature"),
+        ("deadLine", "deadline"),
+        ("timeoutMs", "timeout"),
+        ("customId", "custom_id"),
+    ] {
+        let text = format!(r#"{{"prompt":"a","{name}":1}}"#);
+        let want = format!("{name}: is unknown; did you mean {meant}?");
+        check(&text, &want);
+        let errors = posted(&text).err().unwrap().first;
+        assert!(told(&errors).contains(&want), "{errors:?}");
+    }
     check(
         r#"{"prompt":"a","presence_penalty":1}"#,
-        "presence_penalty: is unknown",
+        "presence_penalty: is unknown; there are ",
     );
     let taken = asked(r#"{"prompt":"a","parameters":{"presence_penalty":1.50,"x":[ ]}}"#);
     assert_eq!(
@@ -319,8 +337,8 @@ fn a_bad_job_is_told_what_and_where() {
         ),
         (r#"{"prompt":"a","userId":1}"#, "userId: must be a string"),
         (
-            r#"{"prompt":"a","prio":1}"#,
-            "prio: is unknown; there are after, body, callbackUrl",
+            r#"{"prompt":"a","urgent":1}"#,
+            "urgent: is unknown; there are after, body, callbackUrl",
         ),
         (r#"{"prompt":"a","id":{}}"#, "id: must be a string"),
         (r#"{"prompt":"a","id":""}"#, "id: must be a string of 1 to"),

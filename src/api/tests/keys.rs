@@ -339,6 +339,9 @@ async fn a_key_hands_in_so_many_jobs_a_minute_and_is_told_when_to_come_back() {
         kind(&submit(&api, &key, HI).await.expect(429)),
         "rate-limited"
     );
+    let list = submit(&api, &key, two).await;
+    assert_eq!(list.headers["retry-after"], "60", "of a list, too");
+    assert_eq!(list.expect(429)["refused"], 2);
     submit(&api, &other, HI).await.expect(202);
     // Looking is not counted.
     ask(&api, &key, "GET", JOBS, None).await.expect(200);

@@ -5,14 +5,16 @@ use serde::de::IgnoredAny;
 /// A file of another kind.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Shape {
-    /// UTF-16 or UTF-32.
-    Wide,
+    /// Characters of two bytes or four, in this encoding.
+    Wide(&'static str),
     /// gzip.
     Gzip,
     /// One JSON array.
     Array,
     /// JSON objects, each over several lines.
     Pretty,
+    /// JSON objects, with a comma behind each.
+    Commas,
     /// A table with this between its cells.
     Table(char),
     /// Text without any JSON.
@@ -22,8 +24,8 @@ pub(crate) enum Shape {
 impl Shape {
     /// What a file is that begins with these bytes, if it is no JSON lines. `whole`: they are all of it.
     pub(crate) fn of(head: &[u8], whole: bool) -> Option<Self> {
-        if is_wide(head) {
-            return Some(Self::Wide);
+        if let Some(encoding) = wide(head) {
+            return Some(Self::Wide(encoding));
         }
         if head.starts_with(&[0x1f, 0x8b]) {
             return Some(Self::Gzip);
@@ -40,6 +42,9 @@ impl Shape {
                 rest = after.trim_ascii_start();
                 continue;
             }
+            if rest.len() == head.len() && ends_with_comma(line) {
+                return Some(Self::Commas);
+            }
             return spans_lines(rest, line.len(), whole).then_some(Self::Pretty);
         }
         // JSON lines with a bad one among them are what they seem to be.
@@ -52,10 +57,11 @@ impl Shape {
     /// What it is called.
     pub(crate) const fn words(self) -> &'static str {
         match self {
-            Self::Wide => "is UTF-16 or UTF-32 text",
+            Self::Wide(_) => "is UTF-16 or UTF-32 text",
             Self::Gzip => "is compressed with gzip",
             Self::Array => "is one JSON array",
             Self::Pretty => "holds JSON objects over several lines each",
+            Self::Commas => "has a comma behind each JSON object",
             Self::Table(',') => "is a table (CSV)",
             Self::Table('\t') => "is a table (TSV)",
             Self::Table(_) => "is a table",
@@ -84,10 +90,11 @@ impl Shape {
             )
         };
         match self {
-            Self::Wide => format!("iconv -f UTF-16 -t UTF-8{from}{to}"),
+            Self::Wide(encoding) => format!("iconv -f {encoding} -t UTF-8{from}{to}"),
             Self::Gzip => format!("gunzip -c{from}{to}"),
             Self::Array => format!("jq -c '.[]'{from}{to}"),
             Self::Pretty => format!("jq -c .{from}{to}"),
+            Self::Commas => format!("sed 's/,[[:space:]]*$//'{from}{to}"),
             Self::Table(',') => python(""),
             Self::Table('\t') => python(", delimiter=\"\\t\""),
             Self::Table(separator) => python(&format!(", delimiter=\"{separator}\"")),
@@ -113,14 +120,25 @@ fn quoted(name: &str) -> String {
     format!("'{}'", name.replace('\'', "'\\''"))
 }
 
-fn is_wide(head: &[u8]) -> bool {
-    match head {
-        [0xff, 0xfe, ..] | [0xfe, 0xff, ..] | [0, 0, 0xfe, 0xff, ..] => true,
-        // ASCII in two bytes or four, without a mark.
-        [0, 0, 0, a, ..] | [a, 0, 0, 0, ..] => a.is_ascii_graphic(),
-        [0, a, 0, b, ..] | [a, 0, b, 0, ..] => a.is_ascii_graphic() && b.is_ascii(),
-        _ => false,
-    }
+/// The encoding of a text whose characters have two bytes or four, as iconv names it.
+fn wide(head: &[u8]) -> Option<&'static str> {
+    let (encoding, is_text) = match head {
+        [0xff, 0xfe, 0, 0, ..] | [0, 0, 0xfe, 0xff, ..] => ("UTF-32", true),
+        [0xff, 0xfe, ..] | [0xfe, 0xff, ..] => ("UTF-16", true),
+        // ASCII without a mark.
+        [0, 0, 0, a, ..] => ("UTF-32BE", a.is_ascii_graphic()),
+        [a, 0, 0, 0, ..] => ("UTF-32LE", a.is_ascii_graphic()),
+        [0, a, 0, b, ..] => ("UTF-16BE", a.is_ascii_graphic() && b.is_ascii()),
+        [a, 0, b, 0, ..] => ("UTF-16LE", a.is_ascii_graphic() && b.is_ascii()),
+        _ => return None,
+    };
+    is_text.then_some(encoding)
+}
+
+/// Whether a line is one JSON value with a comma behind it.
+fn ends_with_comma(line: &[u8]) -> bool {
+    let value = line.trim_ascii_end().strip_suffix(b",");
+    value.is_some_and(|value| serde_json::from_slice::<IgnoredAny>(value).is_ok())
 }
 
 /// The first line without its end, and what follows it.
@@ -232,6 +250,7 @@ mod tests {
                 "{\"prompt\":\"a\"}\n{\n\"prompt\": \"b\"\n}\n",
                 Shape::Pretty,
             ),
+            ("{\"prompt\":\"a\"},\n{\"prompt\":\"b\"}\n", Shape::Commas),
             ("prompt,model\nName one river.,glm-5\n", Shape::Table(',')),
             ("id;prompt\r\n1;Name one river.\r\n", Shape::Table(';')),
             ("id\tprompt\n1\tName one river.\n", Shape::Table('\t')),
@@ -248,9 +267,12 @@ mod tests {
             .encode_utf16()
             .flat_map(u16::to_le_bytes)
             .collect();
-        assert_eq!(Shape::of(&wide, true), Some(Shape::Wide));
-        let marked: Vec<u8> = [0xfe, 0xff].into_iter().chain(wide).collect();
-        assert_eq!(Shape::of(&marked, true), Some(Shape::Wide));
+        assert_eq!(Shape::of(&wide, true), Some(Shape::Wide("UTF-16LE")));
+        let marked: Vec<u8> = [0xff, 0xfe].into_iter().chain(wide).collect();
+        assert_eq!(Shape::of(&marked, true), Some(Shape::Wide("UTF-16")));
+        let wider = [0, 0, 0, b'{', 0, 0, 0, b'"'];
+        let help = Shape::of(&wider, true).unwrap().help("a.jsonl");
+        assert_eq!(help, "iconv -f UTF-32BE -t UTF-8 a.jsonl > a.lines.jsonl");
         assert_eq!(Shape::of(&[0x1f, 0x8b, 8, 0], true), Some(Shape::Gzip));
     }
 

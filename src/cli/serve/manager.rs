@@ -98,7 +98,7 @@ pub(super) async fn attend(lane: Orchestrator) {
 
 /// How things stand, in a line.
 pub(super) fn status(lane: &SchedulerSnapshot) -> String {
-    let waiting: usize = lane.priorities.values().map(|class| class.jobs).sum();
+    let waiting: usize = lane.priority_classes.values().map(|class| class.jobs).sum();
     let calls = format!("{} of {} calls open", lane.in_flight, lane.max_concurrency);
     let lasts =
         |reason: &&onelane::model::WaitReason| reason.stops_all() || reason.waits_for_operator();

@@ -32,6 +32,9 @@ async fn read_anew(lane: &Orchestrator, common: &Common) -> Result<(), String> {
         .reread(&fresh)
         .await
         .map_err(|error| error.to_string())?;
+    for warning in &reread.loaded.warnings {
+        tracing::warn!("{warning}");
+    }
     let list = |names: &[String]| match names {
         [] => "nothing".to_owned(),
         names => names.join(", "),

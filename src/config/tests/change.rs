@@ -336,7 +336,9 @@ const WRONG: &str = r#"[]
 {"retry": {"maxDelay": 10}}
 > retry.baseDelay: must not be longer than retry.maxDelay
 {"retry": {"base": 10}}
-> retry.base: unknown key; retry has `retryableErrors`, `baseDelay`, `backoffMultiplier`, `maxDelay`, `jitter`, `throttleBase`, `throttleMax`, `maxThrottles`, `overloadBase`, `overloadMax`
+> retry.base: unknown key; did you mean `retry.baseDelay`?
+{"retry": {"wait": 10}}
+> retry.wait: unknown key; retry has `retryableErrors`, `baseDelay`, `backoffMultiplier`, `maxDelay`, `jitter`, `throttleBase`, `throttleMax`, `maxThrottles`, `overloadBase`, `overloadMax`
 {"baseUrl": "https://api.z.ai/api/paas/v4/chat/completions"}
 > baseUrl: must leave out /chat/completions, which is appended: write https://api.z.ai/api/paas/v4
 {"baseUrl": "https://u:p@x/v4"}

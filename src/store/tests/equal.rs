@@ -309,6 +309,7 @@ impl Step {
                     },
                 },
                 at: sample::START,
+                waited_ms: u64::from(try_no),
                 next: next.map(|ms| Wait::from(Timestamp::from_millis(i64::from(ms)), 7)),
             }),
             Self::Redeliver(id, at) => notice(DeliveryChange::Redeliver {

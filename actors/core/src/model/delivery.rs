@@ -364,10 +364,15 @@ pub struct Delivery {
     pub tries: u32,
     /// When it happened.
     pub created_at: Timestamp,
-    /// When it was last put on its way: retries count from here on.
+    /// When it was last put on its way.
     #[serde(skip_serializing_if = "private")]
     #[schemars(skip)]
     pub since: Timestamp,
+    /// How long it has waited between tries since then, in milliseconds: it is given up by this, and a clock that is set
+    /// makes it no older.
+    #[serde(default, skip_serializing_if = "private_or_default")]
+    #[schemars(skip)]
+    pub waited_ms: u64,
     /// When the next try is due; `None` unless it is pending.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub next_try_at: Option<Wait>,
@@ -522,6 +527,8 @@ pub enum DeliveryChange {
         outcome: TryOutcome,
         /// When.
         at: Timestamp,
+        /// How long the delivery had waited for it, in milliseconds.
+        waited_ms: u64,
         /// When the next one is due; `None`: the retries have ended.
         next: Option<Wait>,
     },

@@ -67,6 +67,16 @@ impl JobStatus {
         Self::ALL.into_iter().find(|s| s.name() == name)
     }
 
+    /// How a response of the responses face stands, in OpenAI's word.
+    #[must_use]
+    pub const fn of_response(self) -> &'static str {
+        match self {
+            Self::Pending => "queued",
+            Self::Processing => "in_progress",
+            Self::Completed | Self::Failed | Self::Cancelled => self.name(),
+        }
+    }
+
     /// Whether nothing more happens to the job unless somebody asks.
     #[must_use]
     pub const fn is_terminal(self) -> bool {

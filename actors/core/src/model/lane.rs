@@ -6,7 +6,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use super::job::is_zero;
-use super::{Timestamp, Unattributed, Wait};
+use super::{ClockSteps, Timestamp, Unattributed, Wait};
 use crate::words;
 
 /// An operator's pause.
@@ -268,6 +268,9 @@ pub struct SchedulerState {
     /// until they are, the next crash leaves every staged attempt in doubt.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub in_doubt: bool,
+    /// When the wall clock was set lately: a lane's pace goes on after a restart from calls that were noted by it.
+    #[serde(default, skip_serializing_if = "ClockSteps::is_empty")]
+    pub clock_steps: ClockSteps,
 }
 
 impl SchedulerState {

@@ -58,6 +58,8 @@ pub const FILE_PART_BYTES: usize = 256 * 1024;
 pub const FILE_NAME_CHARS_MAX: usize = 512;
 /// Characters of a batch's name.
 pub const BATCH_NAME_CHARS_MAX: usize = 4_096;
+/// Priorities of which the lane tells how many jobs wait.
+pub const PRIORITIES_TOLD_MAX: usize = 16;
 /// Orders of operators that are on record; the oldest go.
 pub const AUDIT_ROWS_MAX: usize = 10_000;
 /// Bytes of what an order said that are kept.
@@ -218,6 +220,11 @@ pub const CLOCK_TRUSTED_AFTER_MS: u64 = 10 * 60 * 1_000;
 
 /// Clock and uptime may differ by so much and are in step all the same.
 pub const CLOCK_STEP_MS_MAX: u64 = 60 * 1_000;
+
+/// A wall clock that was set by less changes nothing that a restart would notice, in milliseconds.
+pub const CLOCK_STEP_NOTED_MS: u64 = 1_000;
+/// How many of the times that the wall clock was set are remembered.
+pub const CLOCK_STEPS_KEPT: usize = 16;
 
 /// How often a store is told that the clock is believed.
 pub const CLOCK_STORED_EVERY_MS: u64 = 60 * 60 * 1_000;

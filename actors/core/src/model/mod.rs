@@ -15,6 +15,7 @@ mod calendar;
 mod call;
 mod callback;
 mod client_key;
+mod clock_steps;
 mod delay;
 mod delivery;
 mod event;
@@ -79,6 +80,7 @@ pub use client_key::{
     ClientKey, ClientKeys, KeyBudget, KeyError, KeyForm, KeyId, KeyRights, KeyRole, KeySecret,
     KeyState, KeyStep, NoKeyBudget, NoKeyId, OldSecret,
 };
+pub use clock_steps::ClockSteps;
 pub use delay::{Due, Wait};
 pub use delivery::{
     CallbackUrl, DELIVERY_EVENTS, Delivery, DeliveryChange, DeliveryCounts, DeliveryId,

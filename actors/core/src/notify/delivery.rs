@@ -11,34 +11,32 @@ use crate::model::{
 
 pub use due::{DueDeliveries, DueIndex, DueQuery, find};
 
-/// When the next try of a delivery is due after one that failed at `now`; `None`: no more, `give_up_ms` after it was
-/// put on its way. The last try is made when its retries end, not before. What the receiver asks for counts
-/// if it is longer, up to the longest delay. Without `give_up_ms` they have no end: by a clock that is not believed
-/// nobody can tell how old a delivery is.
+/// When the next try of a delivery is due after one that failed at `now`, for which it had waited so long; `None`: no more,
+/// once it has waited for `give_up_ms` since it was put on its way. The last try is made when its retries end, not before.
+/// What the receiver asks for counts if it is longer, up to the longest delay.
 #[must_use]
 pub fn next_try(
     delivery: &Delivery,
     delays: &RetryPolicy,
-    give_up_ms: Option<u64>,
+    give_up_ms: u64,
     now: Timestamp,
+    waited_ms: u64,
     retry_after_ms: Option<u64>,
     seed: u64,
 ) -> Option<Wait> {
-    let end = give_up_ms.map(|ms| patience(delivery, ms).end(now));
+    let left = give_up_ms.saturating_sub(delivery.waited_ms.saturating_add(waited_ms));
     let asked = retry_after_ms.map(|ms| ms.min(delays.max_delay_ms));
     let delay = delays.delay_ms(delivery.tries, asked, seed).max(1);
-    let next = now.plus_ms(delay);
-    match end {
-        Some(end) if now >= end => None,
-        Some(end) => Some(Wait::between(now, next.min(end))),
-        None => Some(Wait::between(now, next)),
-    }
+    (left > 0).then(|| Wait::from(now, delay.min(left)))
 }
 
-/// For how long a delivery is tried.
-#[must_use]
-pub fn patience(delivery: &Delivery, give_up_ms: u64) -> Wait {
-    Wait::from(delivery.since, give_up_ms)
+/// How long a delivery has waited for its next try, in milliseconds, where so much time has passed since a moment: no
+/// longer than its delay is, so that a clock that was set makes it no older.
+pub fn waited_ms(delivery: &Delivery, passed_ms: impl FnOnce(Timestamp) -> u64) -> u64 {
+    let wait = delivery.next_try_at;
+    wait.map_or(0, |wait| {
+        passed_ms(wait.until.minus_ms(wait.length_ms)).min(wait.length_ms)
+    })
 }
 
 /// A delivery as it is made.
@@ -62,6 +60,7 @@ pub fn made(
         status: DeliveryStatus::Pending,
         tries: 0,
         since: at,
+        waited_ms: 0,
         next_try_at: Some(Wait::from(at, 0)),
         last: None,
     }
@@ -128,6 +127,7 @@ pub fn redeliver(delivery: &mut Delivery, at: Timestamp) {
     delivery.status = DeliveryStatus::Pending;
     delivery.tries = 0;
     delivery.since = at;
+    delivery.waited_ms = 0;
     delivery.next_try_at = Some(Wait::from(at, 0));
     delivery.by_hand = true;
 }
@@ -326,17 +326,39 @@ mod tests {
     }
 
     #[test]
-    fn by_a_clock_that_is_not_believed_no_delivery_is_too_old() {
-        let late = START.plus_ms(30 * GIVE_UP_MS);
-        let next = |give_up_ms| next_try(&fresh(), &DELAYS, give_up_ms, late, None, 7);
-        assert_eq!(next(Some(GIVE_UP_MS)), None);
-        assert!((4_000..=5_000).contains(&next(None).unwrap().left_ms(late)));
+    fn a_clock_that_is_set_makes_no_delivery_older() {
+        const HOUR_MS: i64 = 3_600_000;
+        let waits = |step_ms: i64| {
+            let (mut delivery, mut now) = (fresh(), START);
+            let mut waits = Vec::new();
+            loop {
+                // As somebody sees it who has not seen the clock being set.
+                let waited = waited_ms(&delivery, |begun| now.since(begun));
+                let next = next_try(&delivery, &DELAYS, 3_600_000, now, waited, None, 7);
+                let Some(next) = next else { break };
+                waits.push(next.length_ms);
+                let try_no = delivery.tries + 1;
+                tried(&mut delivery, try_no, &failed(), now, Some(next)).unwrap();
+                delivery.waited_ms += waited;
+                now = Timestamp::from_millis(now.as_millis() + step_ms);
+                if step_ms < 0 {
+                    mind_the_clock(&mut delivery, now);
+                }
+                now = now.plus_ms(next.length_ms);
+            }
+            waits
+        };
+        let usual = waits(0);
+        assert_eq!(usual.iter().sum::<u64>(), 3_600_000);
+        for step_ms in [HOUR_MS / 2, 20 * HOUR_MS, 1_000 * HOUR_MS, -20 * HOUR_MS] {
+            assert_eq!(waits(step_ms), usual, "{step_ms}");
+        }
     }
 
     #[test]
     fn what_a_receiver_asks_for_counts_up_to_the_longest_delay() {
         let next = |asked| {
-            let next = next_try(&fresh(), &DELAYS, Some(GIVE_UP_MS), START, asked, 7);
+            let next = next_try(&fresh(), &DELAYS, GIVE_UP_MS, START, 0, asked, 7);
             next.unwrap().length_ms
         };
         assert!(next(None) <= 5_000);
@@ -351,16 +373,20 @@ mod tests {
         fn patience_grows_and_ends(seed in any::<u64>(), answers_ms in 0_u64..30_000) {
             let mut delivery = fresh();
             let mut now = START;
-            let end = START.plus_ms(GIVE_UP_MS);
             let mut delays = Vec::new();
-            while let Some(next) = next_try(&delivery, &DELAYS, Some(GIVE_UP_MS), now, None, seed) {
-                prop_assert!(next.until > now && next.until <= end);
+            let waited = |delivery: &Delivery, now: Timestamp| waited_ms(delivery, |begun| now.since(begun));
+            while let Some(next) = next_try(
+                &delivery, &DELAYS, GIVE_UP_MS, now, waited(&delivery, now), None, seed,
+            ) {
+                prop_assert!(next.until > now);
                 delays.push(next.length_ms);
+                let try_no = delivery.tries + 1;
+                delivery.waited_ms += waited(&delivery, now);
+                tried(&mut delivery, try_no, &failed(), now, Some(next)).unwrap();
                 now = next.until.plus_ms(answers_ms);
-                delivery.tries += 1;
                 prop_assert!(delivery.tries < 50);
             }
-            prop_assert!(now >= end);
+            prop_assert_eq!(delays.iter().sum::<u64>(), GIVE_UP_MS);
             prop_assert!((4_000..=5_000).contains(&delays[0]));
             prop_assert!(delays[..5].is_sorted());
         }

@@ -16,22 +16,22 @@ pub struct Steady {
 }
 
 impl Steady {
-    /// Hears what the wall clock says after so much uptime. Tells whether it was set back.
-    pub fn hear(&mut self, wall: Timestamp, uptime_ms: u64) -> bool {
+    /// Hears what the wall clock says after so much uptime. Tells by how much it was set, in milliseconds; negative: back.
+    pub fn hear(&mut self, wall: Timestamp, uptime_ms: u64) -> i64 {
         let ahead = wall.as_millis().saturating_sub_unsigned(uptime_ms);
         let Some((before, was_ahead)) = self.last else {
             self.last = Some((wall, ahead));
-            return false;
+            return 0;
         };
         let step = ahead.saturating_sub(was_ahead);
         if step.unsigned_abs() >= STEP_MS_MIN {
             self.set_by_ms = self.set_by_ms.saturating_add(step);
             self.last = Some((wall, ahead));
-        } else {
-            // Where it is only slewed, pace goes with it.
-            self.last = Some((wall, was_ahead));
+            return step;
         }
-        wall < before
+        // Where it is only slewed, pace goes with it.
+        self.last = Some((wall, was_ahead));
+        wall.as_millis().saturating_sub(before.as_millis()).min(0)
     }
 
     /// A moment of the wall clock, as it is set now, by the clock that nobody sets.
@@ -72,7 +72,7 @@ mod tests {
         ] {
             uptime += passes;
             wall += passes.cast_signed() + set_by;
-            assert_eq!(steady.hear(at(wall), uptime), set_by < 0, "{set_by}");
+            assert_eq!(steady.hear(at(wall), uptime), set_by, "{set_by}");
             let now = steady.of(at(wall));
             assert_eq!(now, at(1_000_000 + uptime.cast_signed()));
             assert_eq!(steady.on_the_wall(now), at(wall));

@@ -21,18 +21,29 @@ pub(super) struct Track {
 }
 
 impl Scheduler {
+    /// The calls that the lanes' pace goes on from after a restart: those that ended since this moment, as they noted it.
+    #[must_use]
+    pub fn pace_goes_back_to(&self, now: Timestamp) -> Timestamp {
+        let lanes = self.settings.all_lanes();
+        let spacings = lanes.map(|(_, rules)| rules.pace.min_spacing_ms);
+        let back_ms = spacings.max().unwrap_or(0).max(limits::PACE_MEMORY_MS);
+        self.state.clock_steps.earliest_within(back_ms, now)
+    }
+
     /// What the lanes' pace goes on from after a restart: the calls of the last minutes. Those that are
     /// still open are added from what the store told.
     pub fn restore_pace(&mut self, calls: &[CallRecord], now: Timestamp) {
+        let steps = &self.state.clock_steps;
         let ended = calls.iter().map(|call| {
-            let tokens = call.usage.total_tokens;
-            (call.started_at, call.job_id, call.model.as_str(), tokens)
+            let (at, tokens) = (call.started_at, call.usage.total_tokens);
+            let at = steps.told_now(at, now);
+            (at, call.job_id, call.model.as_str(), tokens)
         });
         let open = self.recovery.jobs().filter_map(|job| {
             let (open, tokens) = (job.open?, u64::from(job.estimated_tokens));
             // A staged one may have been sent at any moment since it was staged, even just now.
             let at = match open.phase {
-                AttemptPhase::Started => open.at,
+                AttemptPhase::Started => steps.told_now(open.at, now),
                 AttemptPhase::Staged => now,
             };
             Some((at, job.id, job.sent_to(), tokens))

@@ -8,7 +8,7 @@ use serde::Serialize;
 use super::{Scheduler, WaitCounts};
 use crate::model::{
     BreakerSnapshot, Hold, LaneCondition, ModelCondition, Pause, PriorityClass, RouteCondition,
-    ScopedHold, Timestamp, ToldWait, WaitReason, told_wait,
+    ScopedHold, Timestamp, ToldWait, WaitReason, limits, told_wait,
 };
 
 /// One lane among several.
@@ -54,6 +54,15 @@ pub struct ClassSnapshot {
     pub jobs: usize,
     /// Since when the oldest of those that are due could have run.
     pub oldest_ready: Option<Timestamp>,
+}
+
+/// How many jobs wait at a priority.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
+pub struct WaitingAt {
+    /// The priority.
+    pub priority: i32,
+    /// Jobs in line, whatever they wait for.
+    pub jobs: u64,
 }
 
 /// All lanes at one moment.
@@ -108,7 +117,9 @@ pub struct SchedulerSnapshot {
     /// How many jobs wait for each reason; every name of [`WaitReason::NAMES`] is there.
     pub wait_counts: WaitCounts,
     /// The waiting jobs by class of their priorities: `urgent` (100 and above), `high` (1 to 99), `normal` (0), `low`.
-    pub priorities: BTreeMap<&'static str, ClassSnapshot>,
+    pub priority_classes: BTreeMap<&'static str, ClassSnapshot>,
+    /// How many jobs wait at each priority, the most urgent first; of more than 16 priorities the most urgent.
+    pub priorities: Vec<WaitingAt>,
     /// Every lane, the default one first.
     pub lanes: Vec<LaneSnapshot>,
     /// The models that have something to tell.
@@ -172,9 +183,15 @@ impl Scheduler {
             unsettled,
             wait_reason: self.standstill(),
             wait_counts: self.wait_counts(),
-            priorities: PriorityClass::ALL
+            priority_classes: PriorityClass::ALL
                 .map(|class| (class.name(), self.of_class(class)))
                 .into(),
+            priorities: self
+                .line
+                .priorities()
+                .take(limits::PRIORITIES_TOLD_MAX)
+                .map(|(priority, jobs)| WaitingAt { priority, jobs })
+                .collect(),
             lanes: lanes.collect(),
             models: models.collect(),
             generation: self.generation,

@@ -38,6 +38,7 @@ fn tried(id: u64, try_no: u32, outcome: TryOutcome, next: Option<Wait>) -> Trans
         try_no,
         outcome,
         at: START.plus_ms(10),
+        waited_ms: 3,
         next,
     })
 }

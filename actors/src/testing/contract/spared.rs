@@ -113,6 +113,7 @@ pub fn a_job_stays_whole_until_its_end_is_told<S: Store>(open: Open<'_, S>) {
             try_no,
             outcome,
             at,
+            waited_ms: 0,
             next,
         }))
     };

@@ -46,6 +46,7 @@ pub(super) fn change<R: Rows>(rows: &mut R, change: &DeliveryChange) -> Decision
             try_no,
             outcome,
             at,
+            waited_ms,
             next,
         } => {
             let Some(mut row) = rows.delivery(*id)? else {
@@ -55,6 +56,7 @@ pub(super) fn change<R: Rows>(rows: &mut R, change: &DeliveryChange) -> Decision
             if let Err(refusal) = delivery::tried(&mut row, *try_no, outcome, *at, *next) {
                 return Ok(Err(refusal));
             }
+            row.waited_ms = row.waited_ms.saturating_add(*waited_ms);
             rows.put_delivery(&row, Some(&before))?;
             if let Target::Endpoint(name) = &row.target {
                 note_endpoint(rows, name, outcome, *at)?;
