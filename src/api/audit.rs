@@ -47,7 +47,7 @@ pub(super) async fn answer(
         incoming.headers.remove(CONTENT_ENCODING);
         incoming.headers.remove(CONTENT_LENGTH);
         let again = stream::iter([Ok::<_, warp::Error>(Bytes::from(said.clone()))]);
-        incoming.body = Body::new(again, api.reading.clone());
+        incoming.body = Body::new(again, &incoming.headers, api.reading.clone());
         said
     };
     if serde_json::from_slice(&said).is_ok_and(|Trial { dry_run }| dry_run) {

@@ -2,6 +2,7 @@
 //! that whoever lost it goes on behind the last event that they had.
 
 use std::convert::Infallible;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use futures_util::stream;
@@ -15,8 +16,11 @@ use super::Api;
 use super::answer::{EVENT_STREAM, Pieces, Reply};
 use super::ended::{self, stated};
 use super::keepalive::kept_alive;
+use super::principal::Principal;
+use super::request_id::RequestId;
 use super::response::{Ours, object};
 use super::sse::Whole;
+use super::standing::while_key_opens;
 use crate::error::Error;
 use crate::object::Object;
 use crate::orchestrator::follow::Followed;
@@ -32,8 +36,19 @@ fn events_before(attempt: AttemptNo) -> u64 {
     u64::from(attempt.0.saturating_sub(1)) * EVENTS_OF_AN_ATTEMPT
 }
 
+/// Who asks for events, in which request.
+pub(super) struct Asking<'a> {
+    pub(super) principal: &'a Principal,
+    pub(super) request: RequestId,
+}
+
 /// The events of a response that was asked for with `stream`, behind this number.
-pub(super) fn stream(api: &Api, record: &JobRecord, after: Option<u64>) -> Reply {
+pub(super) fn stream(
+    api: &Arc<Api>,
+    asking: Asking<'_>,
+    record: &JobRecord,
+    after: Option<u64>,
+) -> Reply {
     let mut telling = Telling {
         ours: Ours::of(&record.job),
         next: 0,
@@ -49,8 +64,10 @@ pub(super) fn stream(api: &Api, record: &JobRecord, after: Option<u64>) -> Reply
     let mut following = JoinSet::new();
     following.spawn(async move { lane.follow(job).await });
     let at = At::Waiting(following);
-    let pieces = pieces(first.concat(), telling, at);
-    Reply::live(EVENT_STREAM.to_owned(), kept_alive(pieces, api.keepalive()))
+    let pieces = kept_alive(pieces(first.concat(), telling, at), api.keepalive());
+    let told = Some((record.job.face, asking.request));
+    let pieces = while_key_opens(api, asking.principal, told, pieces);
+    Reply::live(EVENT_STREAM.to_owned(), pieces)
 }
 
 /// Numbers events, and leaves out those that were had.

@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use schemars::JsonSchema;
@@ -175,8 +175,9 @@ impl Bounds {
             id,
             door,
             has_answered: AtomicBool::new(false),
+            has_begun: AtomicBool::new(false),
+            is_shared: AtomicBool::new(false),
             leave: Notify::new(),
-            answers: Mutex::default(),
         }))
     }
 
@@ -210,6 +211,11 @@ impl Bounds {
     pub(super) fn refuse(&self) -> Option<OwnedSemaphorePermit> {
         self.refused.fetch_add(1, Ordering::Relaxed);
         None
+    }
+
+    /// Counts an answer that was given up since nobody took it.
+    pub(super) fn count_untaken(&self) {
+        self.untaken.fetch_add(1, Ordering::Relaxed);
     }
 
     pub(super) fn figures(&self, log_lines_dropped: u64) -> ServerFigures {
@@ -278,33 +284,17 @@ pub(super) struct Place {
     pub(super) door: Door,
     /// Whether its request was answered, so that what is read next belongs to another one.
     has_answered: AtomicBool,
+    /// Whether something of a request was read whose headers are not all here.
+    has_begun: AtomicBool,
+    /// Whether it has several requests at once.
+    is_shared: AtomicBool,
     leave: Notify,
-    /// Answers on a connection that has several at once.
-    answers: Mutex<Vec<Weak<Handed>>>,
-}
-
-/// Since when a part of an answer waits for its client to take it; none: the client waits for the next.
-#[derive(Debug, Default)]
-struct Handed(Mutex<Option<Instant>>);
-
-impl Handed {
-    fn since(&self) -> MutexGuard<'_, Option<Instant>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
 }
 
 /// A request on a connection that has several at once. Dropped, it is over, with its answer.
 #[derive(Debug)]
 pub(super) struct Stream {
     place: Arc<Place>,
-    handed: Arc<Handed>,
-}
-
-impl Stream {
-    /// A part of the answer is to be taken now, or all that there was of it was taken.
-    pub(super) fn hands(&self, something: bool) {
-        *self.handed.since() = something.then(Instant::now);
-    }
 }
 
 impl Drop for Stream {
@@ -321,38 +311,14 @@ impl Drop for Stream {
 impl Place {
     /// The headers of a request are here, on a connection that has several at once.
     pub(super) fn stream(self: &Arc<Self>) -> Stream {
+        self.is_shared.store(true, Ordering::Release);
         self.change(|connection| {
             connection.streams += 1;
             connection.waits_since = None;
             connection.since = Instant::now();
         });
-        let handed = Arc::new(Handed::default());
-        let mut answers = self.answers();
-        answers.retain(|answer| answer.strong_count() > 0);
-        answers.push(Arc::downgrade(&handed));
-        drop(answers);
         Stream {
             place: Arc::clone(self),
-            handed,
-        }
-    }
-
-    fn answers(&self) -> MutexGuard<'_, Vec<Weak<Handed>>> {
-        self.answers.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Resolves when a part of an answer has not been taken for so long, on a connection that has several of them.
-    pub(super) async fn is_stuck(&self, patience: Duration) {
-        let is_stuck = |answer: &Weak<Handed>| {
-            let since = answer.upgrade().and_then(|handed| *handed.since());
-            since.is_some_and(|since| since.elapsed() >= patience)
-        };
-        loop {
-            tokio::time::sleep(patience / 2).await;
-            if self.answers().iter().any(is_stuck) {
-                self.count_untaken();
-                return;
-            }
         }
     }
 
@@ -407,6 +373,7 @@ impl Place {
 
     /// A request's headers are here.
     pub(super) fn has_headers(&self) {
+        self.has_begun.store(false, Ordering::Release);
         self.has_answered.store(false, Ordering::Release);
         self.change(|connection| {
             connection.waits_since = None;
@@ -422,6 +389,7 @@ impl Place {
     /// Something is to be read: after an answer, another request.
     pub(super) fn reads(&self) {
         if self.has_answered.swap(false, Ordering::AcqRel) {
+            self.has_begun.store(false, Ordering::Release);
             self.change(|connection| connection.waits_since = Some(Instant::now()));
         }
     }
@@ -438,9 +406,33 @@ impl Place {
         });
     }
 
+    /// Something was read.
+    pub(super) fn has_read(&self) {
+        self.has_begun.store(true, Ordering::Release);
+    }
+
+    /// Whether a request of HTTP/1 has begun, and its headers are not all here.
+    pub(super) fn waits_for_headers(&self) -> bool {
+        let is_shared = self.is_shared.load(Ordering::Acquire);
+        !is_shared && self.has_begun.load(Ordering::Acquire) && self.waits_since().is_some()
+    }
+
+    /// Whether no request of HTTP/1 is open, but for the rest of its answer.
+    pub(super) fn is_between_requests(&self) -> bool {
+        let is_shared = self.is_shared.load(Ordering::Acquire);
+        let has_answered = self.has_answered.load(Ordering::Acquire);
+        !is_shared && (has_answered || self.waits_since().is_some())
+    }
+
+    /// Whether it has been without whole headers for so long.
+    pub(super) fn is_idle_for(&self, time: Duration) -> bool {
+        let since = self.waits_since();
+        since.is_some_and(|since| since.elapsed() >= time)
+    }
+
     /// An answer was given up since nobody took it.
     pub(super) fn count_untaken(&self) {
-        self.bounds.untaken.fetch_add(1, Ordering::Relaxed);
+        self.bounds.count_untaken();
     }
 }
 

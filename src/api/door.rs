@@ -2,191 +2,35 @@
 //! client is gone is given up.
 
 use std::convert::Infallible;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, ready};
-use std::time::Duration;
 
-use bytes::{Buf as _, Bytes};
 use futures_util::future::BoxFuture;
-use hyper::body::{Body, Frame, Incoming, SizeHint};
+use hyper::body::{Body as _, Incoming};
 use hyper::service::Service;
 use hyper_util::service::TowerToHyperService;
-use tokio::time::Instant;
 use warp::filters::BoxedFilter;
-use warp::http::header::{CONNECTION, CONTENT_TYPE, HOST};
+use warp::http::header::{CONNECTION, CONTENT_LENGTH, HOST, TRANSFER_ENCODING};
 use warp::http::uri::Authority;
-use warp::http::{HeaderMap, HeaderValue, Request, Uri, Version};
+use warp::http::{HeaderMap, HeaderValue, Method, Request, Uri, Version};
 use warp::reply::Response;
 
-use super::answer::EVENT_STREAM;
 use super::body::LeavesUnread;
-use super::connections::{Place, Stream};
-use super::limits;
+use super::connections::Place;
+use super::held::{Among, Answer, Gone, Watch, held, is_stream};
 use super::principal::HEALTH;
 use super::problem::{Dialect, Kind, Problem};
+use super::request_id::{Names, RequestId};
 use super::site::Peer;
 use super::socket::Socket;
-
-/// The client is gone: nobody is there to be answered.
-#[derive(Debug, thiserror::Error)]
-#[error("the client is gone")]
-pub(super) struct Gone;
-
-impl From<Infallible> for Gone {
-    fn from(never: Infallible) -> Self {
-        match never {}
-    }
-}
 
 /// Serves the requests of one connection.
 pub(super) struct Requests {
     pub(super) filter: BoxedFilter<(Response,)>,
+    pub(super) names: Arc<Names>,
     pub(super) socket: Arc<Socket>,
     pub(super) place: Arc<Place>,
     pub(super) peer: Peer,
 }
-
-/// A comment of an event stream: nothing for whoever reads it, and refused by the system of whoever is gone.
-const COMMENT: &[u8] = b":\n\n";
-/// How often a client that has closed its own direction is asked by one whether it reads on.
-const ASK_EVERY: Duration = Duration::from_secs(5);
-
-type BoxError = Box<dyn std::error::Error + Send + Sync>;
-
-/// Whether the client of an event stream leaves it: no piece may come for a long time that would show it.
-struct Watch {
-    socket: Arc<Socket>,
-    gone: BoxFuture<'static, ()>,
-    /// An event has ended, so that a comment may follow.
-    is_between_events: bool,
-    asked: Option<Instant>,
-}
-
-impl Watch {
-    fn of(socket: &Arc<Socket>) -> Self {
-        let watched = Arc::clone(socket);
-        Self {
-            socket: Arc::clone(socket),
-            gone: Box::pin(async move { watched.gone(false).await }),
-            is_between_events: false,
-            asked: None,
-        }
-    }
-
-    /// These bytes are handed on.
-    fn saw(&mut self, data: &[u8]) {
-        self.is_between_events = data.ends_with(b"\n\n") || data.ends_with(b"\r\n\r\n");
-    }
-
-    /// While nothing is to be handed on: whether the client is gone, or a question to it.
-    fn look(&mut self, cx: &mut Context<'_>) -> Poll<Option<Bytes>> {
-        if self.gone.as_mut().poll(cx).is_ready() {
-            return Poll::Ready(None);
-        }
-        let is_due = self.asked.is_none_or(|at| at.elapsed() >= ASK_EVERY);
-        if is_due && self.is_between_events && self.socket.presence().may_be_gone() {
-            self.asked = Some(Instant::now());
-            return Poll::Ready(Some(Bytes::from_static(COMMENT)));
-        }
-        Poll::Pending
-    }
-}
-
-/// The body of an answer. One among others comes in pieces, so that the client says how fast, and its request is over
-/// when all of it was taken.
-pub(super) struct Held<B> {
-    body: B,
-    stream: Option<Stream>,
-    watch: Option<Watch>,
-    /// What was not handed on of the part that came last.
-    rest: Bytes,
-}
-
-impl<B: Body<Error: Into<BoxError>> + Unpin> Held<B> {
-    /// What comes next, as the body has it.
-    fn next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
-        if !self.rest.is_empty() {
-            return Poll::Ready(Some(Ok(Frame::data(std::mem::take(&mut self.rest)))));
-        }
-        let frame = ready!(Pin::new(&mut self.body).poll_frame(cx));
-        let whole = |mut data: B::Data| data.copy_to_bytes(data.remaining());
-        let frame = frame.map(|frame| frame.map(|frame| frame.map_data(whole)));
-        Poll::Ready(frame.map(|frame| frame.map_err(Into::into)))
-    }
-
-    /// The same, or what the watch says while nothing comes.
-    fn watched(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
-        let next = self.next(cx);
-        let Some(watch) = &mut self.watch else {
-            return next;
-        };
-        match &next {
-            Poll::Ready(Some(Ok(frame))) => {
-                if let Some(data) = frame.data_ref() {
-                    watch.saw(data);
-                }
-                next
-            }
-            Poll::Ready(_) => next,
-            Poll::Pending => match ready!(watch.look(cx)) {
-                Some(question) => Poll::Ready(Some(Ok(Frame::data(question)))),
-                None => Poll::Ready(Some(Err(Gone.into()))),
-            },
-        }
-    }
-}
-
-impl<B: Body<Error: Into<BoxError>> + Unpin> Body for Held<B> {
-    type Data = Bytes;
-    type Error = BoxError;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
-        let mut next = self.watched(cx);
-        let held = &mut *self;
-        let Some(stream) = &held.stream else {
-            return next;
-        };
-        if let Poll::Ready(Some(Ok(frame))) = &mut next
-            && let Some(data) = frame.data_mut()
-            && data.len() > limits::STREAM_SEND_BYTES
-        {
-            held.rest = data.split_off(limits::STREAM_SEND_BYTES);
-        }
-        // It is asked for the next part when there is room for it.
-        stream.hands(matches!(next, Poll::Ready(Some(Ok(_)))));
-        next
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.rest.is_empty() && self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        let rest = self.rest.len() as u64;
-        let inside = self.body.size_hint();
-        let mut hint = SizeHint::new();
-        hint.set_lower(inside.lower() + rest);
-        if let Some(upper) = inside.upper() {
-            hint.set_upper(upper + rest);
-        }
-        hint
-    }
-}
-
-/// A response whose body is looked at from outside.
-pub(super) trait Whole {
-    type Body;
-}
-
-impl<B> Whole for warp::http::Response<B> {
-    type Body = B;
-}
-
-type Answer = warp::http::Response<Held<<Response as Whole>::Body>>;
 
 impl Requests {
     /// A request of HTTP/1, which has its connection for itself.
@@ -195,7 +39,7 @@ impl Requests {
         self.socket.presence().begins();
         request.extensions_mut().insert(self.socket.presence());
         let (socket, place) = (Arc::clone(&self.socket), Arc::clone(&self.place));
-        let answer = self.answer(request);
+        let (id, answer) = self.answer(request);
         Box::pin(async move {
             tokio::select! {
                 biased;
@@ -209,7 +53,10 @@ impl Requests {
                     let watch = is_stream(&answer).then(|| Watch::of(&socket));
                     Ok(held(answer, None, watch))
                 }
-                () = socket.gone(true) => Err(Gone),
+                () = socket.gone(true) => {
+                    tracing::debug!(id = id.text(), "the client is gone before its answer");
+                    Err(Gone)
+                }
             }
         })
     }
@@ -228,55 +75,55 @@ impl Requests {
             request.headers_mut().insert(HOST, host);
         }
         let place = Arc::clone(&self.place);
-        let answer = self.answer(request);
+        let is_bare = request.method() == Method::HEAD;
+        let (_, answer) = self.answer(request);
         Box::pin(async move {
             let mut answer = answer.await?;
             // What a header says to a client of HTTP/1, the connection says to this one.
             if answer.headers_mut().remove(CONNECTION).is_some() {
                 place.leave();
             }
-            Ok(held(answer, Some(stream), None))
+            if is_bare && let Some(length) = answer.body().size_hint().exact() {
+                answer.headers_mut().insert(CONTENT_LENGTH, length.into());
+            }
+            Ok(held(answer, Some(Among::of(stream, is_bare)), None))
         })
     }
 
+    /// The name of a request, and its answer.
     fn answer(
         &self,
         mut request: Request<Incoming>,
-    ) -> BoxFuture<'static, Result<Response, Infallible>> {
+    ) -> (RequestId, BoxFuture<'static, Result<Response, Infallible>>) {
+        let id = self.names.of(request.headers());
         if let Err(problem) = makes_sense(request.uri(), request.headers()) {
-            let dialect = Dialect::of(request.uri().path());
-            let is_alone = request.version() != Version::HTTP_2;
-            return Box::pin(async move {
-                let mut response = problem.reply(dialect).into_response().await;
-                if is_alone {
-                    let close = HeaderValue::from_static("close");
-                    response.headers_mut().insert(CONNECTION, close);
-                }
-                Ok(response)
-            });
+            return (id.clone(), Box::pin(refused(request, id, problem)));
         }
+        request.extensions_mut().insert(id.clone());
         request.extensions_mut().insert(self.place.door);
         request.extensions_mut().insert(self.peer);
         let service = TowerToHyperService::new(warp::service(self.filter.clone()));
-        Box::pin(service.call(request))
+        (id, Box::pin(service.call(request)))
     }
 }
 
-/// Whether an answer is a stream of events that come with time.
-fn is_stream(answer: &Response) -> bool {
-    let media = answer.headers().get(CONTENT_TYPE);
-    let is_events =
-        media.is_some_and(|media| media.as_bytes().starts_with(EVENT_STREAM.as_bytes()));
-    is_events && answer.body().size_hint().exact().is_none()
-}
-
-fn held(answer: Response, stream: Option<Stream>, watch: Option<Watch>) -> Answer {
-    answer.map(|body| Held {
-        body,
-        stream,
-        watch,
-        rest: Bytes::new(),
-    })
+/// The answer to a request that goes no further.
+async fn refused(
+    request: Request<Incoming>,
+    id: RequestId,
+    problem: Problem,
+) -> Result<Response, Infallible> {
+    let path = request.uri().path();
+    let reply = problem.reply(Dialect::of(path), &id);
+    let mut response = reply.into_response().await;
+    super::of_every_answer(response.headers_mut(), &id);
+    if request.version() != Version::HTTP_2 {
+        let close = HeaderValue::from_static("close");
+        response.headers_mut().insert(CONNECTION, close);
+    }
+    let status = response.status().as_u16();
+    tracing::debug!(id = id.text(), method = %request.method(), path, status, "a request was refused");
+    Ok(response)
 }
 
 impl Service<Request<Incoming>> for Requests {
@@ -304,6 +151,16 @@ fn makes_sense(uri: &Uri, headers: &HeaderMap) -> Result<(), Problem> {
     // Whoever watches a daemon may be simple-minded.
     if host.is_none() && path == HEALTH {
         return Ok(());
+    }
+    // How a body is packed is said by another header.
+    let coding = headers.get_all(TRANSFER_ENCODING).iter();
+    if let Some(other) = coding
+        .into_iter()
+        .find(|coding| !coding.as_bytes().eq_ignore_ascii_case(b"chunked"))
+    {
+        let problem = format!("is {other:?}; a body comes whole or chunked");
+        let name = TRANSFER_ENCODING.as_str();
+        return Err(Problem::of_field(Kind::InvalidHeader, name, problem));
     }
     let wrong = |problem| Err(Problem::new(Kind::InvalidHost, problem));
     let (Some(host), None) = (host, another) else {
@@ -342,6 +199,28 @@ mod tests {
         check("/a?b", &["x:1"], None);
         check("http://x:1", &["x:1"], None);
         check("http://x:1/a", &["X:1"], None);
+    }
+
+    #[test]
+    fn a_body_that_the_connection_would_have_to_unpack_is_refused() {
+        let checked = |codings: &[&'static str]| {
+            let mut headers = HeaderMap::new();
+            headers.insert(HOST, HeaderValue::from_static("x"));
+            for coding in codings {
+                headers.append(TRANSFER_ENCODING, HeaderValue::from_static(coding));
+            }
+            let found = makes_sense(&"/a".parse().unwrap(), &headers);
+            found.err().map(|problem| problem.kind())
+        };
+        assert_eq!(checked(&["chunked"]), None);
+        for odd in [
+            &["gzip, chunked"][..],
+            &["gzip", "chunked"],
+            &["chunked, chunked"],
+            &[""],
+        ] {
+            assert_eq!(checked(odd), Some(Kind::InvalidHeader), "{odd:?}");
+        }
     }
 
     #[test]

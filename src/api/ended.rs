@@ -11,6 +11,7 @@ use warp::http::{HeaderName, StatusCode};
 
 use super::answer::{EVENT_STREAM, JSON, Reply, Shapes};
 use super::problem::{Dialect, Kind, Problem, SHOULD_RETRY};
+use super::request_id::RequestId;
 use crate::error::Error;
 use crate::glm::{ErrorTable, events_of, is_failed_answer};
 
@@ -68,14 +69,16 @@ pub(super) fn describe(shapes: &mut Shapes<'_>) {
 }
 
 /// The answer that a job's end makes.
-pub(super) fn answer(ending: &Ending, streams: bool) -> Reply {
+pub(super) fn answer(ending: &Ending, streams: bool, request: &RequestId) -> Reply {
     let job = &ending.job;
     let dialect = Dialect::of_face(job.face);
     let refusal = ending.refusal.as_deref();
     match (job.status, &ending.response, &job.error) {
         (JobStatus::Completed, Some(body), _) => whole(job.face, body, streams),
-        (JobStatus::Failed, _, Some(failure)) => failed(job, failure, refusal, streams),
-        (JobStatus::Cancelled, ..) => Problem::from(Error::JobCancelled(job.id)).reply(dialect),
+        (JobStatus::Failed, _, Some(failure)) => failed(job, failure, refusal, streams, request),
+        (JobStatus::Cancelled, ..) => {
+            Problem::from(Error::JobCancelled(job.id)).reply(dialect, request)
+        }
         _ if job.bodies_pruned => Problem::new(
             Kind::RequestPruned,
             format!(
@@ -83,12 +86,12 @@ pub(super) fn answer(ending: &Ending, streams: bool) -> Reply {
                 job.id
             ),
         )
-        .reply(dialect),
+        .reply(dialect, request),
         _ => Problem::new(
             Kind::Internal,
             format!("job {} has ended without an answer", job.id),
         )
-        .reply(dialect),
+        .reply(dialect, request),
     }
 }
 
@@ -106,7 +109,13 @@ fn verbatim(status: StatusCode, came: &Received) -> Reply {
 /// A job that failed for good: GLM's own status and body where GLM gave them. An answer that is a failure (cut by
 /// moderation, for one) is the 200 that it was. The lane has retried what is worth retrying, so SDKs are told not to;
 /// and since many ask again after any 5xx, what would end the same is none.
-fn failed(job: &Job, failure: &Failure, refusal: Option<&Received>, streams: bool) -> Reply {
+fn failed(
+    job: &Job,
+    failure: &Failure,
+    refusal: Option<&Received>,
+    streams: bool,
+    request: &RequestId,
+) -> Reply {
     let table = ErrorTable::shipped();
     if let Some(body) = refusal.filter(|came| is_answer(job.face, failure, came)) {
         let streamed = body.json().filter(|_| streams);
@@ -125,10 +134,7 @@ fn failed(job: &Job, failure: &Failure, refusal: Option<&Received>, streams: boo
             let meaning = table.explanation(&failure.code, failure.class);
             verbatim(status, body).with(MEANING, meaning)
         }
-        None => {
-            let id = job.id.to_string();
-            Dialect::of_face(job.face).error(status, code, &failure.message, None, Some(&id))
-        }
+        None => Dialect::of_face(job.face).error(status, code, &failure.message, None, request),
     };
     reply.with(SHOULD_RETRY, false)
 }
@@ -243,12 +249,20 @@ mod tests {
         ending.job.attempts = onelane_core::model::AttemptNo(2);
         ending.job.served_by = Some("glm-4.5-air".to_owned());
         ending.job.answered_by = None;
-        let reply = told(answer(&ending, false), &ending.job, None);
+        let reply = told(
+            answer(&ending, false, &RequestId::default()),
+            &ending.job,
+            None,
+        );
         assert_eq!(reply.status, StatusCode::OK);
         assert_eq!(header(&reply, MODEL).unwrap(), "glm-4.5-air");
         assert_eq!(header(&reply, ATTEMPTS).unwrap(), "2");
         ending.job.answered_by = Some("glm-5.3".to_owned());
-        let reply = told(answer(&ending, false), &ending.job, None);
+        let reply = told(
+            answer(&ending, false, &RequestId::default()),
+            &ending.job,
+            None,
+        );
         assert_eq!(header(&reply, MODEL).unwrap(), "glm-5.3");
     }
 
@@ -261,14 +275,14 @@ mod tests {
             ..Failure::new(FailureClass::ServerTransient, "a_word", "m")
         };
         let mut job = sample::completed(1).job;
-        let told = failed(&job, &failure, Some(&raw), false);
+        let told = failed(&job, &failure, Some(&raw), false, &RequestId::default());
         assert_eq!(
             told.status,
             StatusCode::UNPROCESSABLE_ENTITY,
             "a chat has no such answer"
         );
         job.face = Face::Responses;
-        let told = failed(&job, &failure, Some(&raw), false);
+        let told = failed(&job, &failure, Some(&raw), false, &RequestId::default());
         assert_eq!(told.status, StatusCode::OK);
         assert_eq!(told.into_bytes(), body.as_bytes());
     }
@@ -278,20 +292,20 @@ mod tests {
         let mut job = sample::completed(1).job;
         job.face = Face::Messages;
         let failure = Failure::new(FailureClass::ServerTransient, code::TIMEOUT_TOTAL, "late");
-        let told = failed(&job, &failure, None, false);
+        let told = failed(&job, &failure, None, false, &RequestId::default());
         assert_eq!(told.status, StatusCode::GATEWAY_TIMEOUT);
         let body: Value = serde_json::from_slice(&told.into_bytes()).unwrap();
         assert_eq!(body["type"], "error");
         assert_eq!(body["error"]["type"], "api_error");
         assert_eq!(body["error"]["message"], "late");
-        assert_eq!(body["request_id"], job.id.to_string());
+        assert_eq!(body["request_id"], RequestId::default().text());
     }
 
     #[test]
     fn a_job_that_was_cancelled_says_so() {
         let mut ending = Ending::from(sample::waiting(1));
         ending.job.status = JobStatus::Cancelled;
-        let reply = answer(&ending, false);
+        let reply = answer(&ending, false, &RequestId::default());
         assert_eq!(reply.status, StatusCode::CONFLICT);
         assert_eq!(header(&reply, SHOULD_RETRY).unwrap(), "false");
     }
@@ -302,7 +316,13 @@ mod tests {
             ..Failure::new(class, code, "m")
         };
         let came = (!body.is_empty()).then(|| Received::new(body.as_bytes(), None));
-        failed(&sample::completed(1).job, &failure, came.as_ref(), false)
+        failed(
+            &sample::completed(1).job,
+            &failure,
+            came.as_ref(),
+            false,
+            &RequestId::default(),
+        )
     }
 
     #[test]

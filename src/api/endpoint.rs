@@ -14,10 +14,11 @@ use warp::http::{HeaderMap, Method};
 use super::Api;
 use super::answer::{Answer, JSON, Reply, Shapes};
 use super::body::Body;
-use super::paths::Paths;
 use super::input::{Ignored, Input, Need, Nothing, Payload, Reader, schema_of};
+use super::paths::Paths;
 use super::principal::{Access, Principal};
 use super::problem::{Kind, Problem};
+use super::request_id::RequestId;
 use super::{limits, query};
 use crate::orchestrator::presence::Presence;
 
@@ -58,6 +59,7 @@ type Handler =
 
 /// A request as it came.
 pub(super) struct Incoming {
+    pub(super) id: RequestId,
     pub(super) principal: Principal,
     pub(super) headers: HeaderMap,
     pub(super) presence: Arc<Presence>,
@@ -135,6 +137,7 @@ impl Endpoint {
                         }
                     };
                     let input = Input {
+                        id: incoming.id,
                         principal: incoming.principal,
                         headers: incoming.headers,
                         presence: incoming.presence,

@@ -90,6 +90,7 @@ fn jobs() -> Vec<Endpoint> {
             .errors(&[Kind::UnknownJob]),
         row!(GET "/api/glm/jobs/{id}/events", Submit, "How a job stands, and its events up to its end",
             events::of_job)
+            .about("With `Last-Event-ID` what is missed since, also after the end of the job, as long as that is kept.")
             .header(LAST_EVENT_ID, "The id of the event that a client which comes back had last.")
             .errors(&[Kind::UnknownJob]),
         row!(GET "/api/glm/jobs/{id}/stream", Submit, "The answer of a job that is streamed, event by event",

@@ -4,6 +4,8 @@ use schemars::JsonSchema;
 use serde::Serialize;
 use warp::http::StatusCode;
 
+use super::request_id::RequestId;
+
 /// As Anthropic's API says that something went wrong.
 #[derive(Serialize, JsonSchema)]
 #[schemars(rename = "AnthropicErrorAnswer")]
@@ -12,8 +14,8 @@ pub(super) struct AnthropicErrorBody {
     #[serde(rename = "type")]
     kind: &'static str,
     error: AnthropicError,
-    /// The job, if there is one.
-    request_id: Option<String>,
+    /// The request, as `x-onelane-request` names it.
+    request_id: String,
 }
 
 /// What went wrong.
@@ -29,7 +31,7 @@ struct AnthropicError {
 }
 
 impl AnthropicErrorBody {
-    pub(super) fn new(status: StatusCode, code: &str, message: &str, job: Option<&str>) -> Self {
+    pub(super) fn new(status: StatusCode, code: &str, message: &str, request: &RequestId) -> Self {
         let kind = match status.as_u16() {
             401 => "authentication_error",
             402 => "billing_error",
@@ -49,7 +51,7 @@ impl AnthropicErrorBody {
         Self {
             kind: "error",
             error,
-            request_id: job.map(str::to_owned),
+            request_id: request.text().to_owned(),
         }
     }
 }

@@ -2,22 +2,25 @@
 //! of its own jobs.
 
 use std::convert::Infallible;
-use std::sync::{Arc, Weak};
+use std::future::ready;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures_util::stream;
+use futures_util::{StreamExt as _, stream};
 use onelane_core::model::JobId;
 use serde::Serialize;
 use tokio::time::timeout;
+use warp::http::HeaderMap;
 
 use super::Api;
 use super::admin::JobPath;
 use super::answer::{Answer, EVENT_STREAM, Pieces, Reply, Shapes};
-use super::hub::{self, Scope};
+use super::hub::{self, Listener, Scope};
 use super::input::{Ignored, Input, Nothing};
 use super::principal::Principal;
 use super::problem::Problem;
+use super::standing::while_key_opens;
 use super::submission::header_text;
 
 /// Where a client that comes back says what it had last.
@@ -26,74 +29,44 @@ pub(super) const LAST_EVENT_ID: &str = "Last-Event-ID";
 /// A client that is told nothing for so long is shown that its connection stands.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
 
-/// Who listens, as long as it may.
-struct Listener {
-    listener: hub::Listener,
-    /// Looked at, and not kept from ending.
-    api: Weak<Api>,
+/// Events up to the last, or up to those that are known by now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Upto {
+    TheLast,
+    Now,
 }
 
-impl Listener {
-    /// Whether the client key that listens still opens.
-    fn may_listen(&self) -> bool {
-        let Some(key) = self.listener.key() else {
-            return true;
-        };
-        self.api.upgrade().is_some_and(|api| {
-            let keys = api.lane.client_keys();
-            keys.get(key)
-                .is_some_and(|key| key.why_dead(api.clock.now()).is_none())
-        })
-    }
-
-    fn pieces(self) -> Pieces {
-        let next = |listener: Option<Self>| async {
-            let mut this = listener?;
-            loop {
-                this.listener.heard.mark_unchanged();
-                if !this.may_listen() {
-                    return None;
-                }
-                if let Some(told) = this.listener.told() {
-                    let rest = (!this.listener.is_over).then_some(this);
-                    return Some((Ok(Bytes::from(told)), rest));
-                }
-                if this.listener.has_ended() {
-                    return None;
-                }
-                match timeout(KEEP_ALIVE, this.listener.heard.changed()).await {
-                    Ok(Ok(())) => {}
-                    Ok(Err(_)) => return None,
-                    Err(_) => {
-                        let comment = Bytes::from_static(b": keep-alive\n\n");
-                        return Some((Ok(comment), Some(this)));
-                    }
+fn pieces(listener: Listener, upto: Upto) -> Pieces {
+    let next = move |listener: Option<Listener>| async move {
+        let mut listener = listener?;
+        loop {
+            listener.heard.mark_unchanged();
+            if let Some(told) = listener.told() {
+                let rest = (!listener.is_over).then_some(listener);
+                return Some((Ok(Bytes::from(told)), rest));
+            }
+            if upto == Upto::Now || listener.has_ended() {
+                return None;
+            }
+            match timeout(KEEP_ALIVE, listener.heard.changed()).await {
+                Ok(Ok(())) => {}
+                Ok(Err(_)) => return None,
+                Err(_) => {
+                    let comment = Bytes::from_static(b": keep-alive\n\n");
+                    return Some((Ok(comment), Some(listener)));
                 }
             }
-        };
-        Box::pin(stream::unfold(Some(self), next))
-    }
+        }
+    };
+    Box::pin(stream::unfold(Some(listener), next))
 }
 
 /// Events as they come.
-pub(super) struct Live {
-    /// What is told first, and perhaps all.
-    first: Option<String>,
-    listener: Option<Listener>,
-}
+pub(super) struct Live(Pieces);
 
 impl Answer for Live {
     fn reply(self) -> Reply {
-        use futures_util::StreamExt as _;
-        let first = self
-            .first
-            .map(|first| Ok::<_, Infallible>(Bytes::from(first)));
-        let first = stream::iter(first);
-        let pieces: Pieces = match self.listener {
-            Some(listener) => Box::pin(first.chain(listener.pieces())),
-            None => Box::pin(first),
-        };
-        Reply::live(EVENT_STREAM.to_owned(), pieces)
+        Reply::live(EVENT_STREAM.to_owned(), self.0)
     }
 
     fn describe(shapes: &mut Shapes<'_>) {
@@ -103,34 +76,35 @@ impl Answer for Live {
     }
 }
 
-fn listener(
+/// The event that whoever comes back had last.
+fn last(headers: &HeaderMap) -> Result<Option<String>, Problem> {
+    header_text(headers, LAST_EVENT_ID, 64)
+}
+
+fn listen(
     api: &Arc<Api>,
     principal: &Principal,
-    headers: &warp::http::HeaderMap,
+    last: Option<&str>,
     job: Option<JobId>,
-) -> Result<Listener, Problem> {
-    let last = header_text(headers, LAST_EVENT_ID, 64)?;
+) -> Listener {
     let view = Scope {
         key: principal.key_id(),
         job,
     };
     api.events.begin(&api.lane);
-    Ok(Listener {
-        listener: api.events.listen(view, last.as_deref()),
-        api: Arc::downgrade(api),
-    })
+    api.events.listen(view, last)
 }
 
 /// `GET events`: all of them; for a client key those of its own jobs.
 pub(super) async fn all(api: Arc<Api>, input: Input<Nothing, Ignored>) -> Result<Live, Problem> {
-    let listener = listener(&api, &input.principal, &input.headers, None)?;
-    Ok(Live {
-        first: None,
-        listener: Some(listener),
-    })
+    let last = last(&input.headers)?;
+    let listener = listen(&api, &input.principal, last.as_deref(), None);
+    let all = pieces(listener, Upto::TheLast);
+    Ok(Live(while_key_opens(&api, &input.principal, None, all)))
 }
 
-/// `GET jobs/{id}/events`: how the job stands, then its events up to its end.
+/// `GET jobs/{id}/events`: how the job stands, then its events up to its end. Of a job that has ended, whoever comes back
+/// is told what they missed.
 pub(super) async fn of_job(api: Arc<Api>, input: Input<JobPath, Ignored>) -> Result<Live, Problem> {
     #[derive(Serialize)]
     struct State<'a> {
@@ -138,12 +112,17 @@ pub(super) async fn of_job(api: Arc<Api>, input: Input<JobPath, Ignored>) -> Res
     }
     let id = input.path.id;
     api.check_own(&input.principal, id).await?;
+    let last = last(&input.headers)?;
     // What happens while the job is read is told, too.
-    let listener = listener(&api, &input.principal, &input.headers, Some(id))?;
+    let listener = listen(&api, &input.principal, last.as_deref(), Some(id));
     let job = api.lane.job(id).await?.record.job;
     let status = job.status.name();
-    Ok(Live {
-        first: Some(hub::event(None, "job.status", &State { status })),
-        listener: (!job.status.is_terminal()).then_some(listener),
-    })
+    let stands = hub::event(None, "job.status", &State { status });
+    let stands = stream::once(ready(Ok::<_, Infallible>(Bytes::from(stands))));
+    let events: Pieces = match (job.status.is_terminal(), last) {
+        (false, _) => Box::pin(stands.chain(pieces(listener, Upto::TheLast))),
+        (true, Some(_)) => Box::pin(stands.chain(pieces(listener, Upto::Now))),
+        (true, None) => Box::pin(stands),
+    };
+    Ok(Live(while_key_opens(&api, &input.principal, None, events)))
 }

@@ -20,7 +20,9 @@ use super::input::{Ignored, Input};
 use super::keepalive::kept_alive;
 use super::live;
 use super::problem::{Kind, Problem};
+use super::request_id::RequestId;
 use super::sse::Numbered;
+use super::standing::while_key_opens;
 use super::submission::header_text;
 use crate::orchestrator::follow::Followed;
 
@@ -150,10 +152,12 @@ pub(super) async fn stream(
                     reader,
                     numbered,
                     face,
-                    job: id,
+                    request: input.id.clone(),
                 },
             );
             let pieces = kept_alive(pieces, api.keepalive());
+            let told = Some((face, input.id));
+            let pieces = while_key_opens(&api, &input.principal, told, pieces);
             return Ok(Following(live::headed(id, &head, pieces)));
         }
         Followed::Ended(record) => record,
@@ -182,7 +186,7 @@ struct Reading {
     reader: RelayReader,
     numbered: Numbered<Telling>,
     face: Face,
-    job: JobId,
+    request: RequestId,
 }
 
 fn pieces(first: String, reading: Reading) -> Pieces {
@@ -197,7 +201,7 @@ fn pieces(first: String, reading: Reading) -> Pieces {
                 Ok(piece) => (piece, false),
                 Err(RelayEnd::Whole) => return None,
                 Err(RelayEnd::Cut(failure)) => {
-                    (live::cut(reading.face, reading.job, &failure), true)
+                    (live::cut(reading.face, &reading.request, &failure), true)
                 }
             };
             let told = Bytes::from(reading.numbered.piece(&piece));

@@ -20,12 +20,14 @@ use sha2::{Digest, Sha256};
 use warp::http::HeaderName;
 
 use super::answer::{Answer, Reply, Shapes};
+use super::background::Asking;
 use super::ended::{self, JOB};
 use super::envelope::AnthropicErrorBody;
 use super::granted::Said;
 use super::input::{Ignored, Input, Need, Nothing, Payload};
 use super::keepalive::Coming;
 use super::problem::{Dialect, GlmErrorBody, Kind, Problem};
+use super::request_id::RequestId;
 use super::submission::{header_text, idempotency_key};
 use super::{Api, keepalive, live, passed, responses};
 use crate::error::Error;
@@ -197,7 +199,11 @@ pub(super) async fn call<F: Faced>(
     let mut place = api.grant(&input.principal, std::slice::from_mut(&mut submission))?;
     let digest = input.body.digest;
     if responses::is_in_background(&submission.request) {
-        return responses::begin(&api, submission, place).await;
+        let asking = Asking {
+            principal: &input.principal,
+            request: input.id,
+        };
+        return responses::begin(&api, asking, submission, place).await;
     }
     let named = submission.request.request_id();
     let streams = submission.request.streams();
@@ -234,6 +240,7 @@ pub(super) async fn call<F: Faced>(
         streams,
         named,
         keepalive: api.keepalive(),
+        request: input.id.clone(),
     };
     let memory = input.memory;
     let on_disk = move |submitted: Submitted| {
@@ -257,7 +264,7 @@ pub(super) async fn call<F: Faced>(
             let lost = Error::Stopped("the question was lost; ask again".to_owned());
             return Err(lost.into());
         }
-        Err(_) => keepalive::meanwhile(F::FACE, coming, every),
+        Err(_) => keepalive::meanwhile(F::FACE, coming, every, input.id),
     };
     Ok(Answered::new(None, reply))
 }
@@ -270,19 +277,22 @@ struct Called {
     named: Option<String>,
     /// Comments in its stream so often; zero: none.
     keepalive: Duration,
+    request: RequestId,
 }
 
 impl Called {
     /// What its client is told.
     fn told(self, attended: Attended) -> Reply {
         let (job_id, ended) = match attended {
-            Attended::Begun(begun) => return live::reply(self.face, begun, self.keepalive),
+            Attended::Begun(begun) => {
+                return live::reply(self.face, begun, self.keepalive, self.request);
+            }
             Attended::Ended(job_id, ended) => (job_id, *ended),
         };
         let reply = match ended {
             Ok(ending) => {
                 let job = &ending.job;
-                let reply = ended::answer(&ending, self.streams);
+                let reply = ended::answer(&ending, self.streams, &self.request);
                 let reply = ended::told(reply, job, ending.call.as_ref());
                 let sent = job.request_id(job.attempts);
                 match self.named {
@@ -290,7 +300,7 @@ impl Called {
                     _ => reply,
                 }
             }
-            Err(error) => Problem::from(error).reply(Dialect::of_face(self.face)),
+            Err(error) => Problem::from(error).reply(Dialect::of_face(self.face), &self.request),
         };
         match job_id {
             Some(id) => reply.with(JOB, id),

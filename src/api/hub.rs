@@ -223,11 +223,6 @@ pub(super) struct Listener {
 }
 
 impl Listener {
-    /// The client key that listens.
-    pub(super) const fn key(&self) -> Option<KeyId> {
-        self.view.key
-    }
-
     /// What is told next, of what is known by now.
     pub(super) fn told(&mut self) -> Option<String> {
         if let Some(missed) = self.missed.take() {

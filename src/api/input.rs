@@ -16,11 +16,13 @@ use super::body::Memory;
 use super::check;
 use super::principal::Principal;
 use super::problem::{Faults, FieldError, Kind, Problem};
+use super::request_id::RequestId;
 use crate::object::Object;
 use crate::orchestrator::presence::Presence;
 
 /// A request, read.
 pub(super) struct Input<P = Nothing, Q = Nothing, B = Nothing> {
+    pub(super) id: RequestId,
     pub(super) principal: Principal,
     pub(super) headers: HeaderMap,
     /// Whether whoever asks is still there.

@@ -15,6 +15,7 @@ use warp::http::StatusCode;
 
 use super::answer::{EVENT_STREAM, Pieces, Reply, Told};
 use super::problem::Dialect;
+use super::request_id::RequestId;
 use super::sse::Boundaries;
 
 /// Nothing to whoever reads events.
@@ -52,16 +53,16 @@ pub(super) type Coming = JoinSet<Reply>;
 
 /// The answer to a client that has waited so long in silence: a stream that begins with comments. What comes of the call
 /// is told in it, a refusal too.
-pub(super) fn meanwhile(face: Face, coming: Coming, every: Duration) -> Reply {
+pub(super) fn meanwhile(face: Face, coming: Coming, every: Duration, request: RequestId) -> Reply {
     enum At {
-        Waiting(Coming),
+        Waiting(Coming, RequestId),
         Telling(Pieces),
     }
     let next = move |at: Option<At>| async move {
         let mut telling = match at? {
             At::Telling(telling) => telling,
-            At::Waiting(mut coming) => match coming.join_next().await {
-                Some(Ok(reply)) => events(face, reply),
+            At::Waiting(mut coming, request) => match coming.join_next().await {
+                Some(Ok(reply)) => events(face, reply, &request),
                 // Its task has ended with the process.
                 _ => return None,
             },
@@ -71,31 +72,39 @@ pub(super) fn meanwhile(face: Face, coming: Coming, every: Duration) -> Reply {
     };
     let comment = Ok::<_, Infallible>(Bytes::from_static(COMMENT));
     let first = stream::once(std::future::ready(comment));
-    let rest = stream::unfold(Some(At::Waiting(coming)), next);
+    let rest = stream::unfold(Some(At::Waiting(coming, request)), next);
     let rest = kept_alive(Box::pin(rest), every);
     Reply::live(EVENT_STREAM.to_owned(), Box::pin(first.chain(rest)))
 }
 
 /// An answer as events: a stream as it is, a whole answer or a refusal as one.
-fn events(face: Face, reply: Reply) -> Pieces {
+fn events(face: Face, reply: Reply, request: &RequestId) -> Pieces {
     match reply.into_told() {
         Told::Events(pieces) => pieces,
         Told::Whole(status, body) => {
-            let event = as_event(face, status, &body);
+            let event = as_event(face, status, &body, request);
             Box::pin(stream::once(std::future::ready(Ok(event))))
         }
     }
 }
 
+/// A whole answer or a refusal as an event of a stream that has begun; `None`: it is a stream itself.
+pub(super) fn in_stream(face: Face, reply: Reply, request: &RequestId) -> Option<Bytes> {
+    match reply.into_told() {
+        Told::Events(_) => None,
+        Told::Whole(status, body) => Some(as_event(face, status, &body, request)),
+    }
+}
+
 /// What would have been a whole answer or a refusal with a status, as an event of a stream that has begun.
-fn as_event(face: Face, status: StatusCode, body: &[u8]) -> Bytes {
+fn as_event(face: Face, status: StatusCode, body: &[u8], request: &RequestId) -> Bytes {
     let text = String::from_utf8_lossy(body);
     let is_json = serde_json::from_str::<serde::de::IgnoredAny>(&text).is_ok();
     let body = match is_json {
         true => text.into_owned(),
         false => {
             let code = status.as_u16().to_string();
-            Dialect::of_face(face).error_body(status, &code, &text, None, None)
+            Dialect::of_face(face).error_body(status, &code, &text, None, request)
         }
     };
     let data = body.split(['\r', '\n']).filter(|line| !line.is_empty());

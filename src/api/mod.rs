@@ -5,7 +5,7 @@
 //! |---|---|
 //! | `site`, `audit` | what pages beside the API may ask of it; what operators did, on record |
 //! | [`server`], `binding`, `tls` | the listener and its graceful end; where it listens and for whom; its certificate |
-//! | `connections`, `serving`, `socket`, `wire`, `peek`, `door` | how many connections there may be; one of them, from HTTP down to its bytes; what stands before every route |
+//! | `connections`, `serving`, `streams`, `socket`, `wire`, `peek`, `unread`, `door`, `held` | how many connections there may be; one of them, from HTTP down to its bytes; what is told of no HTTP, what stands before every route, and how answers leave |
 //! | `intake` | how fast bodies are taken in |
 //! | `endpoints`, `endpoint` | the table, and what a row of it is |
 //! | `openapi`, `reference` | the document and the page that are made of the table |
@@ -14,7 +14,7 @@
 //! | `input`, `check`, `query`, `body`, `amount`, `pages`, `submission` | what is asked, checked and read into types |
 //! | `answer`, `problem`, `envelope`, `ended`, `packing`, `request_id` | how answers look, packed where the client asks, and named as their request |
 //! | `admin`, `control`, `bulk`, `billing`, `keys`, `log`, `notify`, `estimate` | handlers for operators |
-//! | `events`, `hub` | live events, resumed by their ids; the latest of them |
+//! | `events`, `hub`, `standing` | live events, resumed by their ids; the latest of them; how long a key reads on |
 //! | `follow`, `sse` | a job's stream, resumed by the ids of its events; where those begin |
 //! | `files`, `upload`, `room`, `batches` | uploaded files, their room, and batches that are made of them |
 //! | `lines`, `terms`, `feeder` | the lines of a file, on whose terms they are handed in, and who makes jobs of them |
@@ -50,6 +50,7 @@ mod files;
 mod follow;
 mod gateway;
 mod granted;
+mod held;
 mod hub;
 mod input;
 mod input_items;
@@ -67,8 +68,8 @@ mod notify;
 mod openapi;
 mod packing;
 mod pages;
-mod paths;
 mod passed;
+mod paths;
 mod peek;
 mod principal;
 mod problem;
@@ -89,10 +90,13 @@ mod serving;
 pub(crate) mod site;
 mod socket;
 mod sse;
+mod standing;
+mod streams;
 mod submission;
 mod tasks;
 mod terms;
 mod tls;
+mod unread;
 mod upload;
 mod wire;
 
@@ -111,7 +115,7 @@ use bytes::Buf;
 use futures_util::Stream;
 use onelane_actors::ports::Clock;
 use onelane_core::model::BatchSettings;
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tracing::Instrument as _;
 use warp::Filter;
 use warp::filters::BoxedFilter;
@@ -135,7 +139,7 @@ use packing::Wanted;
 use principal::{Access, Principal};
 use problem::{Dialect, Problem};
 use rates::Rates;
-use request_id::REQUEST_ID;
+use request_id::RequestId;
 use room::Rooms;
 
 pub use binding::BindError;
@@ -188,14 +192,11 @@ struct Api {
     /// What is served beside it.
     pages: Option<Pages>,
     cors: Cors,
-    /// By which this process is told from others.
-    process: u64,
-    /// How many requests there were.
-    requests: AtomicU64,
 }
 
 /// What a request tells beside what it asks for.
 struct From {
+    id: RequestId,
     headers: HeaderMap,
     door: Option<Door>,
     peer: Option<Peer>,
@@ -209,14 +210,16 @@ fn filter(api: Arc<Api>) -> BoxedFilter<(Response,)> {
         .and(warp::path::full())
         .and(query)
         .and(warp::header::headers_cloned())
+        .and(warp::ext::optional::<RequestId>())
         .and(warp::ext::optional::<Door>())
         .and(warp::ext::optional::<Peer>())
         .and(warp::ext::optional::<Arc<Presence>>())
         .and(warp::body::stream())
         .then(
-            move |method, path, query, headers, door, peer, presence, body| {
+            move |method, path, query, headers, id, door, peer, presence, body| {
                 let api = Arc::clone(&api);
                 let from = From {
+                    id: Option::unwrap_or_default(id),
                     headers,
                     door,
                     peer,
@@ -226,6 +229,13 @@ fn filter(api: Arc<Api>) -> BoxedFilter<(Response,)> {
             },
         )
         .boxed()
+}
+
+/// What the headers of every answer say.
+fn of_every_answer(headers: &mut HeaderMap, id: &RequestId) {
+    headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    id.tell(headers);
 }
 
 impl Api {
@@ -244,49 +254,49 @@ impl Api {
     ) -> Response {
         let started = Instant::now();
         let path = path.as_str();
-        let number = self.requests.fetch_add(1, Ordering::Relaxed);
-        let id = request_id::of(&from.headers, self.process, number);
-        let shown = String::from_utf8_lossy(id.as_bytes()).into_owned();
-        let span = tracing::info_span!("request", id = shown);
+        let id = from.id.clone();
+        let span = tracing::info_span!("request", id = id.text());
         let door = from.door;
         let wanted = Wanted::of(&from.headers);
         let page = self.cors.page(&from.headers);
         let preflight = page.preflight(&method, &from.headers);
         let answered = async {
             if let Some(response) = preflight {
-                return response;
+                return (response, None);
             }
             let body = Body::new(chunks, &from.headers, self.reading.clone());
             let unread = body.unread();
             let served = Arc::clone(&self).serve(&method, path, query, from, body);
-            let reply = match served.await {
-                Ok(reply) => reply,
-                Err(problem) => problem.reply(Dialect::of(path)),
+            let (reply, right) = match served.await {
+                Ok(served) => served,
+                Err(problem) => (problem.reply(Dialect::of(path), &id), None),
             };
             let mut response = reply.into_packed(wanted, &self.bounds).await;
             if unread.load(Ordering::Acquire) {
                 response.extensions_mut().insert(LeavesUnread);
             }
-            response
+            (response, right)
         };
-        let mut response = answered.instrument(span).await;
+        let (mut response, right) = answered.instrument(span).await;
+        // It is in progress until all of its answer is on its way.
+        if let Some(right) = right {
+            response.extensions_mut().insert(Arc::new(right));
+        }
         let is_refused = response.status() == StatusCode::SERVICE_UNAVAILABLE;
         let headers = response.headers_mut();
         if is_refused && door == Some(Door::Reserved) {
             // The next one of this client may be for everybody.
             headers.insert(CONNECTION, HeaderValue::from_static("close"));
         }
-        headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
         // What never changes under its name says so.
-        let is_kept = self.site(path).is_some() && headers.contains_key(CACHE_CONTROL);
-        if !is_kept {
-            headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        let kept = headers.get(CACHE_CONTROL).cloned();
+        of_every_answer(headers, &id);
+        if let Some(kept) = kept.filter(|_| self.site(path).is_some()) {
+            headers.insert(CACHE_CONTROL, kept);
         }
-        // One of GLM's own stays.
-        headers.entry(REQUEST_ID).or_insert(id);
         page.tell(response.headers_mut());
         tracing::debug!(
-            id = shown,
+            id = id.text(),
             %method,
             path,
             status = response.status().as_u16(),
@@ -308,8 +318,9 @@ impl Api {
         query: String,
         from: From,
         mut body: Body,
-    ) -> Result<Reply, Problem> {
+    ) -> Result<(Reply, Option<OwnedSemaphorePermit>), Problem> {
         let From {
+            id,
             headers,
             door,
             peer,
@@ -318,8 +329,8 @@ impl Api {
         if let Some(Pages(site)) = self.site(path) {
             let site = Arc::clone(site);
             let asked = (method.clone(), path.to_owned(), query);
-            let visit = Visit::new(self, asked, headers, peer, body);
-            return Ok(site.answer(visit).await);
+            let visit = Visit::new(self, id, asked, headers, peer, body);
+            return Ok((site.answer(visit).await, None));
         }
         let found = self.router.find(method, path);
         let access = found.as_ref().ok().map(|(endpoint, _)| endpoint.access);
@@ -347,6 +358,7 @@ impl Api {
             right
         };
         let incoming = Incoming {
+            id,
             principal,
             headers,
             presence,
@@ -354,8 +366,7 @@ impl Api {
             query,
             body,
         };
-        let answered = audit::answer(&self, endpoint, incoming, ActedFrom::Api).await;
-        drop(right);
-        answered
+        let reply = audit::answer(&self, endpoint, incoming, ActedFrom::Api).await?;
+        Ok((reply, right))
     }
 }

@@ -247,7 +247,7 @@ pub(super) async fn read_model(
     };
     let problem = Problem::new(Kind::UnknownModel, problem);
     match is_anthropic {
-        true => Ok(OneModel(problem.reply(Dialect::Anthropic))),
+        true => Ok(OneModel(problem.reply(Dialect::Anthropic, &input.id))),
         false => Err(problem),
     }
 }

@@ -46,8 +46,9 @@ pub(super) fn document(router: &Router) -> Map<String, Value> {
             "description": "JSON is camelCase. Times are RFC 3339 UTC, durations milliseconds, money is a \
                 number of at most nine decimals with its currency beside it. A GET endpoint takes HEAD, \
                 too; a method that a path does not have is a 405 with `Allow`, a path that does not exist \
-                a 404. Each answer names its request in `x-request-id`, as its client did or by a name of ours. Where no \
-                token is set programs on this machine need none.",
+                a 404. Each answer names its request in `x-onelane-request`, as its client did in \
+                `x-request-id` (one word of up to 128 visible ASCII characters) or by a name of ours; `x-request-id` is \
+                the same, unless GLM named the call so: what GLM says passes. Where no token is set programs on this machine need none.",
             "license": {"name": "MIT OR Apache-2.0", "identifier": "MIT OR Apache-2.0"},
         },
         "tags": sections,

@@ -44,9 +44,9 @@ mod tests {
         let paths = Paths::new(templates.into_iter());
         let check = |path: &str, want: Option<(&[usize], Option<&str>)>| {
             let found = paths.at(path);
-            let found = found.as_ref().map(|(rows, captures)| {
-                (*rows, captures.first().map(|(_, value)| value.as_str()))
-            });
+            let found = found
+                .as_ref()
+                .map(|(rows, captures)| (*rows, captures.first().map(|(_, value)| value.as_str())));
             assert_eq!(found, want, "{path}");
         };
         check("/a/7/b", Some((&[0], Some("7"))));

@@ -13,6 +13,7 @@ use warp::http::{HeaderValue, StatusCode};
 
 use super::answer::Reply;
 use super::limits;
+use super::request_id::RequestId;
 use crate::error::Error;
 use crate::model::{BudgetRefusal, HoldKind, OverRate, Timestamp, WaitReason};
 
@@ -230,18 +231,27 @@ impl Problem {
             status: status.as_u16(),
             detail: self.detail.clone(),
             errors: self.errors.clone(),
+            request_id: None,
         }
     }
 
-    /// The answer, in the language of the path.
-    pub(super) fn reply(self, dialect: Dialect) -> Reply {
+    /// The same, of this request.
+    pub(super) fn body_of(&self, request: &RequestId) -> ProblemBody {
+        ProblemBody {
+            request_id: Some(request.text().to_owned()),
+            ..self.body()
+        }
+    }
+
+    /// The answer to this request, in the language of the path.
+    pub(super) fn reply(self, dialect: Dialect, request: &RequestId) -> Reply {
         let (status, _, _, code) = self.kind.facts();
         let mut reply = match dialect {
-            Dialect::Problem => Reply::json(status, &self.body()).of_type(PROBLEM),
+            Dialect::Problem => Reply::json(status, &self.body_of(request)).of_type(PROBLEM),
             Dialect::Glm | Dialect::Anthropic => {
                 let param = self.errors.first().map(|error| error.field.as_str());
                 let code = self.code.as_deref().unwrap_or(code);
-                dialect.error(status, code, &self.detail, param, None)
+                dialect.error(status, code, &self.detail, param, request)
             }
         };
         reply.headers.extend(self.headers);
@@ -395,7 +405,8 @@ mod tests {
 
     #[test]
     fn a_full_queue_tells_clients_when_to_come_back_and_sdks_not_to() {
-        let reply = Problem::from(Error::QueueFull { limit: 5 }).reply(Dialect::Glm);
+        let reply =
+            Problem::from(Error::QueueFull { limit: 5 }).reply(Dialect::Glm, &RequestId::default());
         assert_eq!(reply.status, StatusCode::TOO_MANY_REQUESTS);
         let header = |name| reply.headers.iter().find(|(known, _)| *known == name);
         assert_eq!(header(RETRY_AFTER).unwrap().1, "5");

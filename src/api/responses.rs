@@ -10,13 +10,14 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use super::answer::Json;
+use super::background::{self, Asking};
 use super::gateway::{Answered, Faced, Responses};
 use super::input::{Ignored, Input};
 use super::principal::Principal;
 use super::problem::{Kind, Problem};
 use super::rates::Taken;
 use super::response::shown;
-use super::{Api, background, ended};
+use super::{Api, ended};
 use crate::error::Error;
 use crate::orchestrator::Submission;
 
@@ -46,7 +47,8 @@ pub(super) fn is_in_background(request: &Request) -> bool {
 
 /// Takes a response for later, and answers at once.
 pub(super) async fn begin<F: Faced>(
-    api: &Api,
+    api: &Arc<Api>,
+    asking: Asking<'_>,
     submission: Submission,
     mut place: Taken,
 ) -> Result<Answered<F>, Problem> {
@@ -56,7 +58,7 @@ pub(super) async fn begin<F: Faced>(
     drop(place);
     let record = api.lane.job(submitted.job_id).await?.record;
     let reply = match streams {
-        true => background::stream(api, &record, None),
+        true => background::stream(api, asking, &record, None),
         false => shown(&record),
     };
     Ok(Answered::new(Some(submitted.job_id), reply))
@@ -95,7 +97,11 @@ pub(super) async fn read(
                     "is for a response that was asked for with stream: true, as this one was not";
                 return Err(Problem::of_field(Kind::InvalidQuery, "stream", problem));
             }
-            background::stream(&api, &record, query.starting_after)
+            let asking = Asking {
+                principal: &input.principal,
+                request: input.id,
+            };
+            background::stream(&api, asking, &record, query.starting_after)
         }
         _ => {
             // An answer that is there is given without it, too.

@@ -5,7 +5,6 @@
 use std::future::Future;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use onelane_actors::ports::Clock;
@@ -21,6 +20,7 @@ use super::endpoint::Router;
 use super::feeder::Feeder;
 use super::hub::Hub;
 use super::rates::Rates;
+use super::request_id::Names;
 use super::room::Rooms;
 use super::serving::Serving;
 use super::tls::Tls;
@@ -129,8 +129,6 @@ impl Listening {
             clock,
             auth,
             cors,
-            process,
-            requests: AtomicU64::new(0),
             rates,
             router,
             reading: Reading {
@@ -149,10 +147,13 @@ impl Listening {
             events: Arc::clone(&events),
             pages,
         };
+        let (is_tls, names) = (tls.is_some(), Arc::new(Names::new(process)));
+        let filter = super::filter(Arc::new(api));
+        let serving = Serving::new(&config, tls, filter, names, Arc::clone(&bounds));
         Server {
             places,
-            is_tls: tls.is_some(),
-            serving: Arc::new(Serving::new(&config, tls, super::filter(Arc::new(api)))),
+            is_tls,
+            serving: Arc::new(serving),
             bounds,
             feeder,
             events,

@@ -1,53 +1,36 @@
 //! A connection from its acceptance to its end: the TLS handshake, where there is one, then HTTP/1.1 or HTTP/2, as the
 //! client speaks it.
 
-use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use hyper::rt::Executor;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use tokio::io::AsyncWriteExt as _;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 use warp::filters::BoxedFilter;
 use warp::reply::Response;
 
-use super::connections::Place;
+use super::connections::{Bounds, Place};
 use super::door::Requests;
-use super::limits;
+use super::problem::Kind;
+use super::request_id::Names;
 use super::site::Peer;
 use super::socket::{Channel, Served, Socket};
+use super::streams::Streams;
 use super::tls::Tls;
 use super::wire::{Bytes, Wire};
+use super::{limits, unread};
 use crate::config::ServerSection;
 
 /// The first byte of whoever speaks TLS.
 const TLS_HANDSHAKE: u8 = 22;
-/// What is told a client that speaks HTTP where TLS is spoken.
-const TLS_ALONE: &[u8] =
-    b"HTTP/1.1 400 Bad Request\r\ncontent-type: text/plain\r\nconnection: close\r\n\
-    content-length: 41\r\n\r\nthis port speaks TLS alone; ask https://\n";
-
-/// Runs the requests of HTTP/2, each a task of its own.
-#[derive(Clone, Default)]
-pub(super) struct Streams(TaskTracker);
-
-impl<F> Executor<F> for Streams
-where
-    F: Future<Output: Send + 'static> + Send + 'static,
-{
-    fn execute(&self, task: F) {
-        self.0.spawn(task);
-    }
-}
-
 /// How connections are served.
 pub(super) struct Serving {
     filter: BoxedFilter<(Response,)>,
+    names: Arc<Names>,
     http: auto::Builder<Streams>,
     streams: Streams,
     tls: Option<Arc<Tls>>,
@@ -64,9 +47,12 @@ impl Serving {
         config: &ServerSection,
         tls: Option<Arc<Tls>>,
         filter: BoxedFilter<(Response,)>,
+        names: Arc<Names>,
+        bounds: Arc<Bounds>,
     ) -> Self {
         let idle = Duration::from_millis(config.header_timeout_ms);
-        let streams = Streams::default();
+        let patience = Duration::from_millis(config.write_timeout_ms);
+        let streams = Streams::new(bounds, patience);
         let mut http = auto::Builder::new(streams.clone());
         http.http1()
             .timer(TokioTimer::new())
@@ -88,11 +74,12 @@ impl Serving {
             .keep_alive_timeout(Duration::from_millis(limits::PONG_WITHIN_MS));
         Self {
             filter,
+            names,
             http,
             streams,
             tls,
             idle,
-            patience: Duration::from_millis(config.write_timeout_ms),
+            patience,
             closing: CancellationToken::new(),
         }
     }
@@ -104,8 +91,7 @@ impl Serving {
 
     /// Waits until nothing of a request is left, once every connection has ended.
     pub(super) async fn closed(&self) {
-        self.streams.0.close();
-        self.streams.0.wait().await;
+        self.streams.ended().await;
     }
 
     /// Serves a connection to its end.
@@ -124,15 +110,22 @@ impl Serving {
         let socket = Socket::new(channel, Arc::clone(&place));
         let requests = Requests {
             filter: self.filter.clone(),
+            names: Arc::clone(&self.names),
             socket: Arc::clone(&socket),
             place: Arc::clone(&place),
             peer,
         };
-        let io = TokioIo::new(Served(Arc::clone(&socket)));
+        let io = Served::new(Arc::clone(&socket), Arc::clone(&self.names));
+        let io = TokioIo::new(io);
         let connection = Box::pin(http.serve_connection(io, requests));
         let served = self.until_left(connection, &place).await;
         if let Err(error) = &served {
             tracing::debug!(error, "a connection ended early");
+            if place.waits_for_headers() && place.is_idle_for(self.idle) {
+                let late = unread::answer(Kind::HeadersTimeout, &self.names);
+                let mut io = Served::new(Arc::clone(&socket), Arc::clone(&self.names));
+                let _ = io.write_all(&late).await;
+            }
         }
         self.end(&socket, served.is_err()).await;
         drop(place);
@@ -180,7 +173,10 @@ impl Serving {
             Ok(stream) => stream,
             Err(bytes) => {
                 let socket = Socket::new(Channel::Clear(bytes), Arc::clone(place));
-                let _ = Served(Arc::clone(&socket)).write_all(TLS_ALONE).await;
+                let mut io = Served::new(Arc::clone(&socket), Arc::clone(&self.names));
+                let _ = io
+                    .write_all(&unread::answer(Kind::TlsAlone, &self.names))
+                    .await;
                 self.end(&socket, false).await;
                 return None;
             }
@@ -193,8 +189,7 @@ impl Serving {
         Some((Channel::Tls(Box::new(stream)), http))
     }
 
-    /// Serves requests until the connection ends, or has been without one for too long, is to be left, or has an answer
-    /// that nobody takes.
+    /// Serves requests until the connection ends, has been without one for too long, or is to be left.
     async fn until_left(
         &self,
         mut connection: Pin<Box<auto::Connection<'_, TokioIo<Served>, Requests, Streams>>>,
@@ -208,9 +203,6 @@ impl Serving {
                 () = self.closing.cancelled(), if !is_left => {}
                 () = place.is_left(self.idle), if !is_left => {}
                 () = place.stays_without_request(self.idle), if is_left => return Ok(()),
-                () = place.is_stuck(self.patience) => {
-                    return Err("the client does not take its answer".to_owned());
-                }
             }
             is_left = true;
             connection.as_mut().graceful_shutdown();

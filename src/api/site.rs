@@ -22,6 +22,7 @@ use super::body::Body;
 use super::endpoint::Incoming;
 use super::hub::{Listener, Scope};
 use super::input::Reader;
+use super::request_id::RequestId;
 use super::{Api, audit, query};
 // What pages say and are told by.
 pub(crate) use super::answer::{EVENT_STREAM, Pieces, Reply};
@@ -30,7 +31,7 @@ pub(crate) use super::paths::{Captures, Paths};
 pub(crate) use super::principal::{Access, Principal};
 pub(crate) use super::problem::{Kind, Problem};
 pub(crate) use super::query::pairs;
-use crate::orchestrator::clients::Presence;
+use crate::orchestrator::presence::Presence;
 use crate::orchestrator::{JobDetail, Orchestrator};
 
 /// Bytes of a form that a page takes.
@@ -68,6 +69,7 @@ pub(super) struct Peer(pub(super) Option<IpAddr>);
 /// A request for a page.
 pub(crate) struct Visit {
     api: Arc<Api>,
+    id: RequestId,
     pub(crate) method: Method,
     pub(crate) path: String,
     pub(crate) query: String,
@@ -81,6 +83,7 @@ pub(crate) struct Visit {
 impl Visit {
     pub(super) fn new(
         api: Arc<Api>,
+        id: RequestId,
         (method, path, query): (Method, String, String),
         headers: HeaderMap,
         peer: Option<Peer>,
@@ -88,6 +91,7 @@ impl Visit {
     ) -> Self {
         Self {
             api,
+            id,
             method,
             path,
             query,
@@ -202,13 +206,15 @@ impl Visit {
         let mut headers = HeaderMap::new();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static(JSON));
         let chunks = stream::iter([Ok::<_, warp::Error>(Bytes::from(bytes))]);
+        let body = Body::new(chunks, &headers, self.api.reading.clone());
         let incoming = Incoming {
+            id: self.id.clone(),
             principal: principal.clone(),
             headers,
             presence: Arc::new(Presence::default()),
             captures,
             query: query.to_owned(),
-            body: Body::new(chunks, self.api.reading.clone()),
+            body,
         };
         let answered = audit::answer(&self.api, endpoint, incoming, ActedFrom::Page).await?;
         let bytes = answered.into_written().await;

@@ -13,8 +13,9 @@ use tokio::time::Instant;
 use tokio_rustls::server::TlsStream;
 
 use super::connections::Place;
-use super::limits;
+use super::request_id::Names;
 use super::wire::{Both, Bytes};
+use super::{limits, unread};
 use crate::orchestrator::presence::{ANSWERS_WITHIN, Presence, Sight};
 
 /// How often a connection is looked at of which nothing can be heard by waiting.
@@ -263,7 +264,43 @@ impl Drop for Socket {
 }
 
 /// A connection as the server reads and writes it.
-pub(super) struct Served(pub(super) Arc<Socket>);
+pub(super) struct Served {
+    socket: Arc<Socket>,
+    names: Arc<Names>,
+    /// What is left of an answer that is sent in place of the server's own.
+    instead: Vec<u8>,
+}
+
+impl Served {
+    pub(super) const fn new(socket: Arc<Socket>, names: Arc<Names>) -> Self {
+        Self {
+            socket,
+            names,
+            instead: Vec::new(),
+        }
+    }
+
+    /// Writes what is said in place of this, where that is the answer to a request that could not be read; `None`: it is
+    /// not.
+    fn in_words(&mut self, cx: &mut Context<'_>, made: &[u8]) -> Option<Poll<io::Result<usize>>> {
+        if self.instead.is_empty() {
+            self.instead = unread::in_words(made, &self.names)
+                .filter(|_| self.socket.place.is_between_requests())?;
+        }
+        while !self.instead.is_empty() {
+            let mut shared = self.socket.shared();
+            match shared.channel.io().poll_write(cx, &self.instead) {
+                Poll::Ready(Ok(0)) => {
+                    return Some(Poll::Ready(Err(io::ErrorKind::WriteZero.into())));
+                }
+                Poll::Ready(Ok(written)) => self.instead.drain(..written),
+                Poll::Ready(Err(error)) => return Some(Poll::Ready(Err(error))),
+                Poll::Pending => return Some(Poll::Pending),
+            };
+        }
+        Some(Poll::Ready(Ok(made.len())))
+    }
+}
 
 impl AsyncRead for Served {
     fn poll_read(
@@ -271,33 +308,51 @@ impl AsyncRead for Served {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        self.0.place.reads();
-        let mut shared = self.0.shared();
+        let socket = &self.socket;
+        socket.place.reads();
+        let before = buf.filled().len();
+        let mut shared = socket.shared();
         if shared.ahead.is_empty() {
-            return shared.channel.io().poll_read(cx, buf);
+            ready!(shared.channel.io().poll_read(cx, buf))?;
+        } else {
+            let most = shared.ahead.len().min(buf.remaining());
+            let rest = shared.ahead.split_off(most);
+            buf.put_slice(&std::mem::replace(&mut shared.ahead, rest));
         }
-        let most = shared.ahead.len().min(buf.remaining());
-        let rest = shared.ahead.split_off(most);
-        buf.put_slice(&std::mem::replace(&mut shared.ahead, rest));
+        if buf.filled().len() > before {
+            socket.place.has_read();
+        }
         Poll::Ready(Ok(()))
     }
 }
 
 impl AsyncWrite for Served {
     fn poll_write(
-        self: Pin<&mut Self>,
+        mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
-        self.0.shared().channel.io().poll_write(cx, buf)
+        if let Some(written) = self.in_words(cx, buf) {
+            return written;
+        }
+        self.socket.shared().channel.io().poll_write(cx, buf)
     }
 
     fn poll_write_vectored(
-        self: Pin<&mut Self>,
+        mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        self.0.shared().channel.io().poll_write_vectored(cx, bufs)
+        if let [all] = bufs
+            && let Some(written) = self.in_words(cx, all)
+        {
+            return written;
+        }
+        self.socket
+            .shared()
+            .channel
+            .io()
+            .poll_write_vectored(cx, bufs)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -305,10 +360,10 @@ impl AsyncWrite for Served {
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.0.shared().channel.io().poll_flush(cx)
+        self.socket.shared().channel.io().poll_flush(cx)
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.0.shared().channel.io().poll_shutdown(cx)
+        self.socket.shared().channel.io().poll_shutdown(cx)
     }
 }

@@ -95,7 +95,6 @@ fn differences(old: &BTreeMap<KeyPath, Value>, new: &BTreeMap<KeyPath, Value>) -
 mod tests {
     use std::fs;
 
-    use super::*;
     use crate::config::Loader;
 
     #[test]

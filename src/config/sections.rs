@@ -210,8 +210,8 @@ section! {
         /// second at least; until then, or if all have one, 64 more are taken, for operators and health checks alone.
         /// Others are refused there with 503, and whoever comes then waits for a place.
         connections_max: usize = 1_024 => [within(1..=65_536)];
-        /// Requests for work in progress at once, waiting ones included; others are refused with 503. Operators'
-        /// requests and health checks don't count.
+        /// Requests for work in progress at once, those that wait and streams to their end included; others are refused
+        /// with 503. Operators' requests and health checks don't count.
         requests_max: usize = 1_000 => [within(1..=65_536)];
         /// Characters of prompts and responses in lists; 0 hides them. A single job is shown whole.
         preview_chars: usize = 200 => [within(0..=100_000)];

@@ -49,6 +49,8 @@ pub(crate) struct Presence {
     /// It has closed its own direction, and may be gone or may only have said all that it wants.
     is_closing: AtomicBool,
     ask: Notify,
+    /// Somebody wants to know whether it is still there.
+    is_wanted: AtomicBool,
     course: watch::Sender<Course>,
     look: OnceLock<Look>,
 }
@@ -98,7 +100,13 @@ impl Presence {
 
     /// Has it asked whether it is still there.
     pub(super) fn ask(&self) {
+        self.is_wanted.store(true, Ordering::Release);
         self.ask.notify_one();
+    }
+
+    /// Whether somebody wanted to know that since it was looked at last.
+    pub(crate) fn was_asked(&self) -> bool {
+        self.is_wanted.swap(false, Ordering::AcqRel)
     }
 
     /// A request of it begins: it has read the answers to those before.

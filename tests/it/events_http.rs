@@ -215,3 +215,47 @@ async fn a_key_is_told_of_its_own_jobs_alone_and_goes_on_by_ids_of_its_own() {
     operator.until("job.completed").await;
     stop(lane, 1_000).await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_lost_the_events_of_a_job_is_told_after_its_end_what_they_missed() {
+    let (_world, lane, api) = served().await;
+    let mut all = Watching::at(&api, "/api/glm/events", None).await;
+    let id = api.ask("one", "glm-4.7").await;
+    let had = all.until("job.submitted").await;
+    let end = all.until("job.completed").await;
+    let path = format!("/api/glm/jobs/{id}/events");
+    let told = async |last: Option<&str>| {
+        let mut watching = Watching::at(&api, &path, last).await;
+        let first = watching.next().await.expect("how it stands");
+        assert_eq!(
+            (&*first.name, &first.data["status"]),
+            ("job.status", &json!("completed"))
+        );
+        let mut told = Vec::new();
+        while let Some(next) = watching.next().await {
+            told.push(next);
+        }
+        told
+    };
+    let missed = told(had.id.as_deref()).await;
+    assert!(missed.len() >= 2, "{missed:?}");
+    for event in &missed {
+        assert_eq!(event.data["data"]["jobId"], *id, "{event:?}");
+    }
+    let last = missed.last().unwrap();
+    assert_eq!((&last.id, &*last.name), (&end.id, "job.completed"));
+    assert!(
+        told(end.id.as_deref()).await.is_empty(),
+        "nothing was missed"
+    );
+    assert!(told(None).await.is_empty(), "nobody was there before");
+    let forgotten = told(Some("0000000000000001-7")).await;
+    let [missed] = forgotten.as_slice() else {
+        panic!("{forgotten:?}");
+    };
+    assert_eq!(
+        (&*missed.name, &missed.data["count"]),
+        ("missed", &Value::Null)
+    );
+    stop(lane, 1_000).await;
+}

@@ -237,3 +237,54 @@ async fn a_client_key_follows_its_own_streams_and_no_others() {
     drop(api);
     stop(lane, 1_000).await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_key_that_is_revoked_reads_no_further_although_nothing_comes() {
+    let (upstream, tell) = told_by_the_test();
+    let (_world, lane, api) = lane_to(&upstream).await;
+    let made = lane.create_key(NewKey::named("reader")).await.unwrap();
+    let (key, text) = (made.known.id, made.text.expose().to_owned());
+    let by_key = |request: reqwest::RequestBuilder| request.bearer_auth(&text).send();
+    let asked = api.posting("/v1/chat/completions", chat("hi").to_string());
+    let asked = by_key(asked.header("idempotency-key", "k"));
+    let (client, ()) = tokio::join!(asked, async {
+        tell.send(piece("a")).unwrap();
+    });
+    let client = client.unwrap();
+    let id = job_of(&client);
+    let get = async |path: &str| {
+        let response = by_key(api.request(Method::GET, path)).await.unwrap();
+        assert_eq!(response.status(), 200, "{path}");
+        response
+    };
+    let mut stream = get(&path_of(id)).await;
+    let begun = read(&mut stream, &piece("a")).await;
+    let mut of_job = get(&format!("/api/glm/jobs/{id}/events")).await;
+    let all = get("/api/glm/events").await;
+    let waits = json!({"input": "later", "background": true, "stream": true});
+    let waits = by_key(api.posting("/v1/responses", waits.to_string()));
+    let mut waits = waits.await.unwrap();
+    let stands = read(&mut of_job, "\n\n").await;
+    assert!(stands.starts_with("event: job.status\n"), "{stands}");
+    let queued = read(&mut waits, "\n\n").await;
+
+    lane.revoke_key(key).await.unwrap();
+    let told = rest(stream).await;
+    assert!(
+        told.starts_with("\n\ndata: ") && told.contains("was revoked at"),
+        "{begun}{told}"
+    );
+    let told = rest(waits).await;
+    assert!(
+        told.contains("event: error\n") && told.contains("was revoked at"),
+        "{queued}{told}"
+    );
+    assert!(!rest(of_job).await.contains("job.completed"));
+    rest(all).await;
+    // What it handed in goes on, and so does whoever waits for it on the connection of its call.
+    tell.send(format!("{}{DONE}", last())).unwrap();
+    tell.send(String::new()).unwrap();
+    assert!(rest(client).await.ends_with(DONE));
+    drop((tell, api));
+    stop(lane, 1_000).await;
+}

@@ -239,28 +239,60 @@ async fn a_flood_of_requests_that_are_taken_back_ends_its_connection() {
     stop(lane, 1_000).await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_answer_that_nobody_takes_is_given_up_although_its_connection_stands() {
-    let world = HttpLane::new();
-    let lane = world.start().await;
+/// An API whose clients have so long to take an answer.
+async fn hasty(lane: &Orchestrator) -> Api {
     let hasty = ServerSection {
         listen: "127.0.0.1:0".to_owned(),
         write_timeout_ms: 400,
         ..ServerSection::default()
     };
-    let api = Api::serve_as(&lane, hasty).await;
+    Api::serve_as(lane, hasty).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_answer_that_nobody_takes_over_http2_is_given_up_alone_however_small_it_is() {
+    let world = HttpLane::new();
+    let lane = world.start().await;
+    let api = hasty(&lane).await;
     let client = connect(api.address).await;
-    // More than a client takes that has not read anything.
-    let untaken = client.send(Method::GET, "/openapi.json", None).await;
-    let ended = tokio::time::timeout(PATIENCE, client.connection).await;
-    let _ = ended.expect("it ends").unwrap();
-    assert_eq!(api.metrics().await["server"]["answersUntaken"], 1);
-    drop(untaken);
-    // Whoever takes it gets all of it.
-    let client = connect(api.address).await;
+    let stream = TcpStream::connect(api.address).await.unwrap();
+    let (less_than_any_answer, blocker) = (5, world.block(&lane).await);
+    let small = H2::taking(less_than_any_answer, stream, api.address).await;
+    let waits = client.post(CHAT, &chat("another")).await;
+    for (client, path) in [(&client, "/openapi.json"), (&small, "/healthz")] {
+        let untaken = client.send(Method::GET, path, None).await;
+        let left = tokio::time::timeout(PATIENCE, untaken.left_untaken()).await;
+        assert_eq!(left.expect("it ends"), Some(h2::Reason::CANCEL), "{path}");
+    }
+    assert_eq!(api.metrics().await["server"]["answersUntaken"], 2);
+    // The others of the connection go on, and whoever takes it gets all of it.
+    lane.cancel(blocker).await.unwrap();
+    assert_eq!(waits.answer().await.0, 200);
     let (status, document) = client.get("/openapi.json").await;
     assert_eq!(status, 200);
     assert!(document.len() > 70_000);
     assert!(document == api.get("/openapi.json").await.text);
+    stop(lane, 1_000).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_answer_over_http2_that_fits_what_its_client_takes_is_whole() {
+    let world = HttpLane::new();
+    let lane = world.start().await;
+    let api = hasty(&lane).await;
+    let health = api.get("/healthz").await.text;
+    let window = u32::try_from(health.len()).unwrap();
+    let stream = TcpStream::connect(api.address).await.unwrap();
+    let client = H2::taking(window, stream, api.address).await;
+    let sent = client.send(Method::GET, "/healthz", None).await;
+    assert_eq!(sent.left_untaken().await, None);
+    // HEAD has the headers and nothing behind them.
+    let sent = client.send(Method::HEAD, "/healthz", None).await;
+    let (headers, bytes) = sent.head().await;
+    assert_eq!(
+        (&headers["content-length"], bytes),
+        (&health.len().into(), 0)
+    );
+    assert_eq!(api.metrics().await["server"]["answersUntaken"], 0);
     stop(lane, 1_000).await;
 }

@@ -8,6 +8,8 @@ use onelane::orchestrator::Orchestrator;
 use reqwest::header::HeaderMap;
 use reqwest::{Method, RequestBuilder, Response};
 use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
 
 use crate::support::api::{Api, Reply};
 use crate::support::http::{HttpLane, stop};
@@ -15,6 +17,8 @@ use crate::support::upstream::{Arrived, Upstream};
 
 const CHAT: &str = "/v1/chat/completions";
 const CONFIG: &str = "/api/admin/glm/config";
+/// Headers that name a request.
+const NAMES: [&str; 2] = ["x-request-id", "x-onelane-request"];
 const APP: &str = "https://app.example.com";
 
 async fn serving(config: ServerSection) -> (HttpLane, Orchestrator, Api) {
@@ -216,15 +220,87 @@ async fn every_answer_names_its_request_and_nothing_names_the_server() {
     ] {
         let request = || api.request(method.clone(), path).bearer_auth(token);
         let named = Api::send(request().header("x-request-id", "of-the-client/7")).await;
-        assert_eq!(header(&named.headers, "x-request-id"), "of-the-client/7");
-        for wrong in ["a b", "\"", &"x".repeat(200)] {
+        for name in NAMES {
+            assert_eq!(header(&named.headers, name), "of-the-client/7", "{named:?}");
+        }
+        for wrong in ["a b", "\t", &"x".repeat(200)] {
             let made = Api::send(request().header("x-request-id", wrong)).await;
             let id = header(&made.headers, "x-request-id").to_owned();
+            assert_eq!(header(&made.headers, "x-onelane-request"), id);
             assert!(id.len() > 16 && seen.insert(id), "{made:?}");
         }
         for name in ["server", "x-powered-by", "via"] {
             assert!(!named.headers.contains_key(name), "{named:?}");
         }
+    }
+    stop(lane, 1_000).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_wrong_is_told_with_the_name_of_its_request_even_before_every_route() {
+    let (_world, lane, api) = serving(ServerSection::default()).await;
+    for (method, path, at) in [
+        (Method::GET, "/nothing", "/requestId"),
+        (Method::GET, "/api/glm/jobs/7", "/requestId"),
+        (Method::POST, "/v1/messages", "/request_id"),
+        (Method::DELETE, "/api/anthropic/v1/messages", "/request_id"),
+    ] {
+        let request = api.request(method, path).header("x-request-id", "mine");
+        let refused = Api::send(request).await;
+        assert!((400..500).contains(&refused.status), "{refused:?}");
+        assert_eq!(
+            refused.json().pointer(at),
+            Some(&json!("mine")),
+            "{refused:?}"
+        );
+    }
+    for (head, at) in [
+        ("GET /healthz HTTP/1.1\r\nhost: a\r\nhost: b", "/requestId"),
+        ("GET /healthz HTTP/1.1\r\nhost: me@x", "/requestId"),
+        ("POST /v1/messages HTTP/1.1", "/request_id"),
+        ("GET http://a/healthz HTTP/1.1\r\nhost: b", "/requestId"),
+        ("OPTIONS * HTTP/1.1\r\nhost: a", "/requestId"),
+        ("CONNECT a:1 HTTP/1.1\r\nhost: a:1", "/requestId"),
+    ] {
+        let mut stream = TcpStream::connect(api.address).await.unwrap();
+        let asked = format!("{head}\r\nx-request-id: mine\r\n\r\n");
+        stream.write_all(asked.as_bytes()).await.unwrap();
+        let mut told = String::new();
+        stream.read_to_string(&mut told).await.unwrap();
+        let (headers, body) = told.split_once("\r\n\r\n").unwrap();
+        assert!(headers.starts_with("HTTP/1.1 400 "), "{head}: {told}");
+        for name in NAMES {
+            assert!(
+                headers.contains(&format!("\r\n{name}: mine")),
+                "{head}: {told}"
+            );
+        }
+        let body: Value = serde_json::from_str(body).unwrap();
+        assert_eq!(body.pointer(at), Some(&json!("mine")), "{head}: {told}");
+    }
+    stop(lane, 1_000).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_name_that_glm_gave_a_call_stands_beside_that_of_the_request() {
+    let upstream = Upstream::start(|mut call: Arrived<'_>| {
+        let (status, body) = match call.prompt() {
+            "bad" => (400, json!({"error": {"code": "1210", "message": "no"}})),
+            _ => (200, call.completion("yes")),
+        };
+        call.answer(status, "x-request-id: of-glm\r\n", body.to_string());
+    });
+    let mut world = HttpLane::new();
+    world.config.glm.base_url = upstream.base_url();
+    let lane = world.start().await;
+    let api = Api::serve(&lane).await;
+    for (prompt, status) in [("good", 200), ("bad", 400)] {
+        let chat = json!({"messages": [{"role": "user", "content": prompt}]}).to_string();
+        let request = api.posting(CHAT, chat).header("x-request-id", "mine");
+        let reply = Api::send(request).await;
+        assert_eq!(reply.status, status, "{reply:?}");
+        assert_eq!(header(&reply.headers, "x-request-id"), "of-glm");
+        assert_eq!(header(&reply.headers, "x-onelane-request"), "mine");
     }
     stop(lane, 1_000).await;
 }

@@ -1,12 +1,16 @@
 //! Guards: a client that gives up on silence sees that its connection stands, and what it reads is the stream all the same.
 
+use std::sync::Arc;
+
+use onelane::config::ServerSection;
 use onelane::model::JobStatus;
 use onelane::simulator::{Fault, Rule};
 use serde_json::Value;
+use tokio::task::JoinSet;
 
 use crate::streams::{DONE, chat, last, open, open_keyed, piece, read, rest, told_by_the_test};
 use crate::support::api::Api;
-use crate::support::http::{HttpLane, completed, ended, stop};
+use crate::support::http::{HttpLane, completed, ended, stop, until};
 
 const COMMENT: &str = ": keep-alive\n\n";
 
@@ -88,6 +92,81 @@ async fn a_client_that_goes_while_it_is_kept_alive_is_gone() {
     let page = api.get("/api/glm/jobs").await.expect(200);
     let id = page["jobs"][0]["id"].as_str().unwrap().parse().unwrap();
     ended(&lane, id, JobStatus::Cancelled).await;
+    drop(api);
+    stop(lane, 1_000).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_client_that_leaves_a_stream_of_comments_and_asks_again_at_once_has_one_call() {
+    const CLIENTS: usize = 50;
+    let mut world = HttpLane::new();
+    // The next comment would come far too late.
+    world.config.gateway.keepalive_ms = 1_500;
+    let lane = world.start().await;
+    let api = Arc::new(Api::serve(&lane).await);
+    let blocker = world.block(&lane).await;
+    let asked = |n: usize| chat(&format!("of client {n}"));
+    let mut clients = JoinSet::new();
+    for n in 0..CLIENTS {
+        let (api, asked) = (Arc::clone(&api), asked(n));
+        clients.spawn(async move {
+            let mut client = open(&api, &asked).await;
+            read(&mut client, COMMENT).await;
+            drop(client);
+            open(&api, &asked).await
+        });
+    }
+    let back = clients.join_all().await;
+    let waiting = api.get("/api/glm/jobs?status=pending&limit=200").await;
+    let waiting = waiting.expect(200)["jobs"].as_array().unwrap().len();
+    assert_eq!(waiting, CLIENTS);
+    lane.cancel(blocker).await.unwrap();
+    for response in back {
+        assert!(rest(response).await.ends_with(DONE));
+    }
+    for n in 0..CLIENTS {
+        assert_eq!(world.sim.calls_of_prompt(&format!("of client {n}")), 1);
+    }
+    drop(api);
+    stop(lane, 1_000).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stream_is_a_request_in_progress_to_its_end_and_operators_get_in() {
+    let mut world = HttpLane::new();
+    world.config.gateway.keepalive_ms = 20;
+    world.config.gateway.reattach_ms = 0;
+    let lane = world.start().await;
+    let few = ServerSection {
+        listen: "127.0.0.1:0".to_owned(),
+        requests_max: 2,
+        ..ServerSection::default()
+    };
+    let api = Api::serve_as(&lane, few).await;
+    let blocker = world.block(&lane).await;
+    let (mut one, mut two) = (
+        open(&api, &chat("one")).await,
+        open(&api, &chat("two")).await,
+    );
+    read(&mut one, COMMENT).await;
+    read(&mut two, COMMENT).await;
+    assert_eq!(open(&api, &chat("three")).await.status(), 503);
+    assert_eq!(api.metrics().await["server"]["requests"], 2);
+    drop(one);
+    until("one is gone", async || {
+        api.metrics().await["server"]["requests"] == 1
+    })
+    .await;
+    let mut three = open(&api, &chat("three")).await;
+    read(&mut three, COMMENT).await;
+    lane.cancel(blocker).await.unwrap();
+    for left in [two, three] {
+        assert!(rest(left).await.ends_with(DONE));
+    }
+    until("nothing is left", async || {
+        api.metrics().await["server"]["requests"] == 0
+    })
+    .await;
     drop(api);
     stop(lane, 1_000).await;
 }

@@ -114,7 +114,7 @@ async fn the_api_speaks_tls_and_nothing_else_where_it_has_a_certificate() {
     let mut answer = String::new();
     clear.read_to_string(&mut answer).await.unwrap();
     assert!(answer.starts_with("HTTP/1.1 400"), "{answer}");
-    assert!(answer.ends_with("ask https://\n"), "{answer}");
+    assert!(answer.contains("ask https://"), "{answer}");
     stop(lane, 1_000).await;
 }
 

@@ -26,6 +26,11 @@ macro_rules! kinds {
 }
 
 kinds! {
+    Unreadable: BAD_REQUEST, "unreadable", "no HTTP request", "1222";
+    TlsAlone: BAD_REQUEST, "tls-alone", "TLS needed", "1222";
+    TargetTooLong: URI_TOO_LONG, "target-too-long", "target too long", "1222";
+    HeadersTooLarge: REQUEST_HEADER_FIELDS_TOO_LARGE, "headers-too-large", "headers too large", "1214";
+    HeadersTimeout: REQUEST_TIMEOUT, "headers-timeout", "headers too slow", "1214";
     InvalidTarget: BAD_REQUEST, "invalid-target", "no path", "1222";
     InvalidHost: BAD_REQUEST, "invalid-host", "not one host", "1214";
     UnknownRoute: NOT_FOUND, "unknown-route", "no such route", "1222";

@@ -7,6 +7,7 @@ use warp::http::StatusCode;
 use super::faults::FieldError;
 use crate::api::answer::{JSON, Reply};
 use crate::api::envelope::AnthropicErrorBody;
+use crate::api::request_id::RequestId;
 use crate::model::{Envelope, Face};
 
 /// Which rendering a route speaks.
@@ -55,11 +56,11 @@ impl Dialect {
         code: &str,
         message: &str,
         param: Option<&str>,
-        job: Option<&str>,
+        request: &RequestId,
     ) -> String {
         let body = match self {
             Self::Anthropic => {
-                serde_json::to_string(&AnthropicErrorBody::new(status, code, message, job))
+                serde_json::to_string(&AnthropicErrorBody::new(status, code, message, request))
             }
             Self::Glm | Self::Problem => {
                 serde_json::to_string(&glm_error_body(status, code, message, param))
@@ -76,9 +77,9 @@ impl Dialect {
         code: &str,
         message: &str,
         param: Option<&str>,
-        job: Option<&str>,
+        request: &RequestId,
     ) -> Reply {
-        let body = self.error_body(status, code, message, param, job);
+        let body = self.error_body(status, code, message, param, request);
         Reply::text(status, JSON, body.into_bytes())
     }
 }
@@ -86,6 +87,7 @@ impl Dialect {
 /// An RFC 9457 problem.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
 #[schemars(rename = "Problem")]
+#[serde(rename_all = "camelCase")]
 pub(in crate::api) struct ProblemBody {
     /// `urn:onelane:problem:` and the name of the kind.
     #[serde(rename = "type")]
@@ -99,6 +101,9 @@ pub(in crate::api) struct ProblemBody {
     /// The wrong parts of the request, at most twenty of them.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(super) errors: Vec<FieldError>,
+    /// The request, as `x-onelane-request` names it; not of an element of a list.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) request_id: Option<String>,
 }
 
 /// GLM's shape of an error, which OpenAI's SDKs read, too.

@@ -351,9 +351,11 @@ async fn a_client_that_does_not_finish_is_hung_up_on() {
         ..config()
     };
     let api = Running::with(hasty).await;
-    // Headers that never end: closed without an answer.
-    assert_eq!(api.raw(b"GET /healthz HTTP/1.1\r\nhost: loc").await, "");
-    // Nothing at all.
+    // Headers that never end.
+    let late = api.raw(b"GET /healthz HTTP/1.1\r\nhost: loc").await;
+    assert!(late.starts_with("HTTP/1.1 408"), "{late}");
+    assert!(late.contains("\r\nx-onelane-request: "), "{late}");
+    // Nothing at all: closed without an answer.
     assert_eq!(api.raw(b"").await, "");
     // A body that never ends.
     let stuck = b"POST /api/glm/jobs HTTP/1.1\r\nhost: localhost\r\ncontent-length: 9\r\n\r\n{";
@@ -366,12 +368,34 @@ async fn headers_without_end_are_refused() {
     let long = format!("GET /healthz HTTP/1.1\r\nx: {}\r\n\r\n", "x".repeat(70_000));
     let mut stream = TcpStream::connect(api.address).await.unwrap();
     stream.write_all(long.as_bytes()).await.unwrap();
-    let mut head = [0; 12];
-    stream.read_exact(&mut head).await.unwrap();
-    assert_eq!(&head, b"HTTP/1.1 431");
+    let mut told = String::new();
+    stream.read_to_string(&mut told).await.unwrap();
+    assert!(told.starts_with("HTTP/1.1 431"), "{told}");
+    assert!(told.contains("\"requestId\":\""), "{told}");
     let many = "x: y\r\n".repeat(200);
     let many = format!("GET /healthz HTTP/1.1\r\n{many}\r\n");
     assert!(api.raw(many.as_bytes()).await.starts_with("HTTP/1.1 431"));
+}
+
+#[tokio::test]
+async fn what_is_no_http_is_told_so_in_words_also_behind_a_request_that_is() {
+    let api = Running::start().await;
+    let good = "GET /healthz HTTP/1.1\r\nhost: localhost\r\n\r\n";
+    for odd in [
+        "\u{1}\u{2}\r\n\r\n",
+        "GET / HTTP/1.1\r\nno colon\r\n\r\n",
+        "GET /a b HTTP/1.1\r\n\r\n",
+    ] {
+        let told = api.raw(odd.as_bytes()).await;
+        assert!(told.starts_with("HTTP/1.1 400 "), "{odd:?}: {told}");
+        let (_, body) = told.split_once("\r\n\r\n").unwrap();
+        let body: serde_json::Value = serde_json::from_str(body).unwrap();
+        assert_eq!(body["type"], "urn:onelane:problem:unreadable");
+        let both = api.raw(format!("{good}{odd}").as_bytes()).await;
+        let (first, second) = both.split_once("HTTP/1.1 400 ").unwrap();
+        assert!(first.starts_with("HTTP/1.1 200 "), "{both}");
+        assert!(second.contains("urn:onelane:problem:unreadable"), "{both}");
+    }
 }
 
 #[tokio::test]

@@ -16,6 +16,7 @@ use serde_json::value::RawValue;
 
 use super::world::{World, until, until_timers};
 use super::{Golden, check, cli, covering, list, pretty, table};
+use crate::batches_http::{ENDPOINT, form_of, lines};
 use crate::support::api::{Api, Reply};
 use crate::support::http::PATIENCE;
 
@@ -70,9 +71,14 @@ fn told(asked: &str, body: &str, reply: &Reply) -> String {
     )
 }
 
+/// With a name that its answer tells.
+fn named(request: RequestBuilder) -> RequestBuilder {
+    request.header("x-request-id", "of-the-story")
+}
+
 impl Story {
     async fn asking(&self, method: &str, path: &str, body: &str) -> Reply {
-        let request = self.api.request(method.parse().unwrap(), path);
+        let request = named(self.api.request(method.parse().unwrap(), path));
         Api::send(match body {
             "" => request,
             _ => request
@@ -125,7 +131,7 @@ impl Story {
     }
 
     async fn refused_as(&mut self, name: &str, asked: &str, request: RequestBuilder) {
-        let reply = Api::send(request).await;
+        let reply = Api::send(named(request)).await;
         self.note_refusal(name, asked, "", &reply);
     }
 
@@ -430,6 +436,41 @@ impl Story {
         );
     }
 
+    /// A file is handed in, and a batch is made of it.
+    async fn batch(&mut self) {
+        let (form, media) = form_of(&lines(1));
+        let uploading = self.api.request(Method::POST, "/v1/files");
+        let uploading = uploading.header("content-type", media).body(form);
+        let uploaded = Api::send(named(uploading)).await;
+        let asked = "POST /v1/files (a form with lines.jsonl)";
+        self.note("file_upload", asked, "", &uploaded);
+        let file = uploaded.json()["id"].as_str().unwrap().to_owned();
+        let new = format!(
+            r#"{{"input_file_id":"{file}","endpoint":"{ENDPOINT}","completion_window":"24h","metadata":{{"night":"1"}}}}"#
+        );
+        let made = self.tell("batch_create", "POST", "/v1/batches", &new).await;
+        let path = format!("/v1/batches/{}", made.json()["id"].as_str().unwrap());
+        until("the batch is done", async || {
+            self.api.get(&path).await.json()["status"] == "completed"
+        })
+        .await;
+        let done = self.tell("batch", "GET", &path, "").await.json();
+        self.tell("batches", "GET", "/v1/batches", "").await;
+        self.tell("file", "GET", &format!("/v1/files/{file}"), "")
+            .await;
+        self.tell("files", "GET", "/v1/files", "").await;
+        let results = done["output_file_id"].as_str().unwrap();
+        let results = format!("/v1/files/{results}/content");
+        self.tell("batch_results.jsonl", "GET", &results, "").await;
+        self.tell("batch_cancel", "POST", &format!("{path}/cancel"), "")
+            .await;
+        let file = format!("/v1/files/{file}");
+        self.tell("file_delete", "DELETE", &file, "").await;
+        self.refused("unknown_file", "GET", &file, "").await;
+        self.refused("unknown_batch", "GET", "/v1/batches/batch_none", "")
+            .await;
+    }
+
     /// Everything there is to read and to refuse, once the day is over.
     async fn evening(&mut self) {
         for line in table(EVENING) {
@@ -549,6 +590,7 @@ async fn what_goes_over_the_wire_and_into_the_file_is_as_the_golden_files_say() 
     story.morning(&pruned, &given_up).await;
     story.noon().await;
     story.afternoon(&world).await;
+    story.batch().await;
 
     let hangs = story
         .submit(r#"{"prompt":"hangs","onInterrupted":"park","userId":"erin"}"#)

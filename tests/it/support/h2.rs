@@ -1,13 +1,16 @@
 //! A client that speaks HTTP/2, many requests on one connection.
 
-use h2::client::{ResponseFuture, SendRequest, handshake};
+use h2::client::{Builder, ResponseFuture, SendRequest};
 use h2::{Reason, SendStream};
-use hyper::{Method, Request, Uri};
+use hyper::{HeaderMap, Method, Request, Uri};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::task::JoinHandle;
 
 use bytes::Bytes;
 use serde_json::Value;
+
+/// What a client takes of an answer unless it says otherwise.
+const WINDOW_BYTES: u32 = 65_535;
 
 /// A connection.
 pub(crate) struct H2 {
@@ -29,7 +32,19 @@ impl H2 {
     where
         S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
-        let (requests, connection) = handshake(stream).await.expect("HTTP/2");
+        Self::taking(WINDOW_BYTES, stream, host).await
+    }
+
+    /// The same, of a client that takes so many bytes of an answer without having read any.
+    pub(crate) async fn taking<S>(window: u32, stream: S, host: impl ToString) -> Self
+    where
+        S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    {
+        let mut builder = Builder::new();
+        builder.initial_window_size(window);
+        // What one answer leaves unread is no other's business.
+        builder.initial_connection_window_size(1 << 20);
+        let (requests, connection) = builder.handshake(stream).await.expect("HTTP/2");
         Self {
             requests,
             connection: tokio::spawn(connection),
@@ -79,6 +94,27 @@ impl Sent {
             text.extend_from_slice(&piece);
         }
         (status, String::from_utf8(text).unwrap())
+    }
+
+    /// What is told of an answer, and how many bytes follow.
+    pub(crate) async fn head(self) -> (HeaderMap, usize) {
+        let mut response = self.response.await.expect("an answer");
+        let (headers, mut bytes) = (response.headers().clone(), 0);
+        while let Some(piece) = response.body_mut().data().await {
+            bytes += piece.expect("a piece").len();
+        }
+        (headers, bytes)
+    }
+
+    /// Takes no more of the answer than comes unasked; answers why it was given up. `None`: it was not.
+    pub(crate) async fn left_untaken(self) -> Option<Reason> {
+        let mut body = self.response.await.expect("an answer").into_body();
+        while let Some(piece) = body.data().await {
+            if let Err(error) = piece {
+                return error.reason();
+            }
+        }
+        None
     }
 
     /// Reads the answer's beginning, and lets go of the rest.
