@@ -238,7 +238,7 @@ mod tests {
         );
         check(
             r#"{"billed":true,"usage":{"tokens":1}}"#,
-            "usage.tokens: is unknown; there are cachedTokens",
+            "usage.tokens: is unknown; did you mean cachedTokens?",
         );
         check(
             r#"{"billed":true,"cost":-0.5}"#,

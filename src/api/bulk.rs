@@ -199,7 +199,7 @@ mod tests {
         check(r#"{"filter":[]}"#, "filter: must be a JSON object");
         check(
             r#"{"filter":{"user":"u"}}"#,
-            "filter.user: is unknown; there are batchId, contentId, createdBefore",
+            "filter.user: is unknown; did you mean userId?",
         );
         check(
             r#"{"filter":{"status":"dead"}}"#,

@@ -398,6 +398,10 @@ pub(crate) fn sums(calls: &[CallRecord]) -> Vec<UsageRow> {
         if call.outcome == CallOutcome::Completed {
             row.response_time_ms += call.response_time_ms;
             row.response_times.record(call.response_time_ms);
+            row.answer_times.record(call.response_time_ms);
+            if call.usage.total_tokens > 0 {
+                row.answer_tokens.record(call.usage.completion_tokens);
+            }
         } else if let Some(failure) = &call.failure {
             *row.failure_classes.entry(failure.class).or_insert(0) += 1;
         }
