@@ -352,6 +352,7 @@ fn a_program_compiles_what_it_uses() {
     check("estimate", &["tiktoken"]);
     check("simulator", &["hyper/server"]);
     check("api", &["hyper/server", "tiktoken", "warp"]);
+    check("desk", &["hyper/server", "tiktoken", "warp"]);
     let all = ["clap", "hyper/server", "indicatif", "tiktoken", "warp"];
     check("default", &all);
 }

@@ -207,28 +207,13 @@ pub(super) async fn read_statistics(
     api: Arc<Api>,
     input: Input<Nothing, UsageQuery>,
 ) -> Result<Table<StatisticsAnswer>, Problem> {
-    let query = input.query;
-    let calendar = api.lane.settings().calendar;
-    let group_by = query.group_by.unwrap_or_default();
-    let (start, end) = days(&query, group_by, calendar.day(api.clock.now()))?;
+    let format = input.query.format;
+    let (summed, _) = summed(&api, input.query).await?;
     let Statistics {
         rows,
         calls_not_in_log,
-    } = api
-        .lane
-        .statistics(StatisticsQuery {
-            filter: UsageFilter {
-                start,
-                end,
-                model: query.model,
-                user_id: query.user_id,
-            },
-            session: query.session,
-            group_by,
-            calendar,
-        })
-        .await?;
-    Ok(match query.format {
+    } = summed;
+    Ok(match format {
         Some(Format::Csv) => Table::Csv {
             write: Box::new(move || to_csv(&rows)),
             next_cursor: None,
@@ -238,6 +223,28 @@ pub(super) async fn read_statistics(
             calls_not_in_log,
         })),
     })
+}
+
+/// What is asked for, summed up, with the first and the last day that it is of.
+pub(super) async fn summed(
+    api: &Api,
+    query: UsageQuery,
+) -> Result<(Statistics, [Day; 2]), Problem> {
+    let calendar = api.lane.settings().calendar;
+    let group_by = query.group_by.unwrap_or_default();
+    let (start, end) = days(&query, group_by, calendar.day(api.clock.now()))?;
+    let query = StatisticsQuery {
+        filter: UsageFilter {
+            start,
+            end,
+            model: query.model,
+            user_id: query.user_id,
+        },
+        session: query.session,
+        group_by,
+        calendar,
+    };
+    Ok((api.lane.statistics(query).await?, [start, end]))
 }
 
 /// The days asked for: without an end up to today, without a start the month before the end, or the week where sessions

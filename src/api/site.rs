@@ -9,7 +9,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use futures_util::{StreamExt as _, stream};
-use onelane_core::model::{ActedFrom, JobId, Timestamp};
+use onelane_core::model::{ActedFrom, Day, JobId, Timestamp};
 use schemars::JsonSchema;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -23,7 +23,7 @@ use super::endpoint::Incoming;
 use super::hub::{Listener, Scope};
 use super::input::Reader;
 use super::request_id::RequestId;
-use super::{Api, audit, query};
+use super::{Api, admin, audit, query};
 // What pages say and are told by.
 pub(crate) use super::answer::{EVENT_STREAM, Pieces, Reply};
 pub(crate) use super::auth::Known;
@@ -33,6 +33,7 @@ pub(crate) use super::problem::{Kind, Problem};
 pub(crate) use super::query::pairs;
 use crate::orchestrator::presence::Presence;
 use crate::orchestrator::{JobDetail, Orchestrator};
+use crate::statistics::Statistics;
 
 /// Bytes of a form that a page takes.
 const FORM_BYTES_MAX: usize = 1024 * 1024;
@@ -199,13 +200,51 @@ impl Visit {
         path: &str,
         body: Option<&Value>,
     ) -> Result<Value, Problem> {
+        let body = body.map(Value::to_string).unwrap_or_default();
+        self.order_of_text(principal, method, path, body).await
+    }
+
+    /// The same, with what is said as text, in which amounts of money stay exact.
+    pub(crate) async fn order_of_text(
+        &self,
+        principal: &Principal,
+        method: Method,
+        path: &str,
+        body: String,
+    ) -> Result<Value, Problem> {
+        let answered = self.given(principal, method, path, body).await?;
+        let bytes = answered.into_written().await;
+        let broken = |_| Problem::new(Kind::Internal, "the answer could not be read");
+        serde_json::from_slice(&bytes).map_err(broken)
+    }
+
+    /// What the table of endpoints answers somebody at a path, as it is: a file for a browser to keep.
+    pub(crate) async fn file(&self, principal: &Principal, path: &str) -> Result<Reply, Problem> {
+        self.given(principal, Method::GET, path, String::new())
+            .await
+    }
+
+    /// Usage summed up as `GET statistics` does it, with the first and the last day that it is of.
+    pub(crate) async fn statistics(
+        &self,
+        given: &[(String, String)],
+    ) -> Result<(Statistics, [Day; 2]), Problem> {
+        admin::summed(&self.api, self.read(given)?).await
+    }
+
+    async fn given(
+        &self,
+        principal: &Principal,
+        method: Method,
+        path: &str,
+        body: String,
+    ) -> Result<Reply, Problem> {
         let (path, query) = path.split_once('?').unwrap_or((path, ""));
         let (endpoint, captures) = self.api.router.find(&method, path)?;
         endpoint.access.admit(principal)?;
-        let bytes = body.map(Value::to_string).unwrap_or_default();
         let mut headers = HeaderMap::new();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static(JSON));
-        let chunks = stream::iter([Ok::<_, warp::Error>(Bytes::from(bytes))]);
+        let chunks = stream::iter([Ok::<_, warp::Error>(Bytes::from(body))]);
         let body = Body::new(chunks, &headers, self.api.reading.clone());
         let incoming = Incoming {
             id: self.id.clone(),
@@ -216,10 +255,7 @@ impl Visit {
             query: query.to_owned(),
             body,
         };
-        let answered = audit::answer(&self.api, endpoint, incoming, ActedFrom::Page).await?;
-        let bytes = answered.into_written().await;
-        let broken = |_| Problem::new(Kind::Internal, "the answer could not be read");
-        serde_json::from_slice(&bytes).map_err(broken)
+        audit::answer(&self.api, endpoint, incoming, ActedFrom::Page).await
     }
 
     /// A job with its prompt and answer for somebody who operates. That it was looked at is on record first.

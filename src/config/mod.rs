@@ -51,6 +51,8 @@ pub use policy_table::PolicyRow;
 pub use price_list::{ChosenBy, PriceEntry, Prices};
 pub use prices::{ModelPrice, PlanOnly, Price, PriceList};
 pub use reread::Reread;
+#[cfg(feature = "desk")]
+pub(crate) use schema::{LEAVES, Leaf, at};
 pub use sections::{
     BudgetSection, Config, LogFormat, LogSection, MoneySection, ServerSection, StoreSection,
 };

@@ -5,6 +5,7 @@ use warp::http::Method;
 use super::asked::{Asked, Look};
 use super::assets::{self, Links};
 use super::show::number;
+use super::terms::Terms;
 use super::words::{Words, fill};
 use crate::api::site::{Principal, Problem};
 
@@ -13,16 +14,50 @@ use crate::api::site::{Principal, Problem};
 pub(super) enum Nav {
     Overview,
     Jobs,
+    Batches,
+    Calls,
+    Slots,
+    Usage,
+    Models,
+    Budgets,
+    Holds,
+    Alerts,
+    Keys,
+    Config,
     Audit,
 }
 
 impl Nav {
-    const ALL: [Self; 3] = [Self::Overview, Self::Jobs, Self::Audit];
+    const ALL: [Self; 13] = [
+        Self::Overview,
+        Self::Jobs,
+        Self::Batches,
+        Self::Calls,
+        Self::Slots,
+        Self::Usage,
+        Self::Models,
+        Self::Budgets,
+        Self::Holds,
+        Self::Alerts,
+        Self::Keys,
+        Self::Config,
+        Self::Audit,
+    ];
 
-    fn link(self, w: &Words) -> (&'static str, &'static str) {
+    fn link(self, w: &Words, t: &Terms) -> (&'static str, &'static str) {
         match self {
             Self::Overview => ("/", w.overview),
             Self::Jobs => ("/desk/jobs", w.jobs),
+            Self::Batches => ("/desk/batches", t.batches),
+            Self::Calls => ("/desk/calls", t.calls),
+            Self::Slots => ("/desk/slots", t.slots),
+            Self::Usage => ("/desk/usage", t.usage),
+            Self::Models => ("/desk/models", t.models),
+            Self::Budgets => ("/desk/budgets", w.budgets),
+            Self::Holds => ("/desk/holds", t.holds),
+            Self::Alerts => ("/desk/alerts", w.alerts),
+            Self::Keys => ("/desk/keys", t.keys),
+            Self::Config => ("/desk/config", t.config),
             Self::Audit => ("/desk/audit", w.audit),
         }
     }
@@ -67,6 +102,15 @@ notes! {
     Reprioritise "reprioritise" done_reprioritise;
     Erase "erase" done_erase;
     Again "again" done_again;
+    Reset "reset" done_reset;
+    Settled "settled" done_settled;
+    BatchCancelled "batch-cancelled" done_batch_cancelled;
+    Revoked "revoked" done_revoked;
+    Tested "tested" done_tested;
+    Redelivered "redelivered" done_redelivered;
+    RedeliveredMany "redelivered-many" done_redelivered_many;
+    Saved "saved" done_saved;
+    Shadowed "shadowed" done_shadowed;
 }
 
 impl Note {
@@ -108,21 +152,32 @@ pub(super) struct Frame {
     /// Where forms lead back to.
     pub(super) here: String,
     pub(super) note: Option<String>,
+    /// It is looked at again when something happened. What sums up many days is not.
+    pub(super) is_live: bool,
 }
 
 impl Frame {
     /// Around a page for somebody who was let in.
     pub(super) async fn of(asked: &Asked, nav: Nav) -> Result<Self, Problem> {
         let (w, principal) = (asked.words(), asked.principal());
+        let (t, alerts) = (
+            Terms::of(asked.look.lang),
+            asked.lane().alerts().active.len() as u64,
+        );
         let waiting = asked.lane().queue_status().await?.pending;
         let link = |page: Nav| {
-            let (href, text) = page.link(w);
+            let (href, text) = page.link(w, t);
+            let count = match page {
+                Nav::Jobs => waiting,
+                Nav::Alerts => alerts,
+                _ => 0,
+            };
             Link {
                 href,
                 text,
                 is_current: page == nav,
-                count: (page == Nav::Jobs && waiting > 0).then(|| number(waiting)),
-                warns: false,
+                count: (count > 0).then(|| number(count)),
+                warns: page == Nav::Alerts,
             }
         };
         let session = asked.session.as_ref();
@@ -159,6 +214,7 @@ impl Frame {
             token,
             here,
             note: None,
+            is_live: true,
         }
     }
 

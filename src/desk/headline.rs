@@ -38,6 +38,8 @@ pub(super) struct Headline {
     pub(super) dim: Option<String>,
     /// The lane is to be resumed, not paused.
     pub(super) is_stopped: bool,
+    /// It lasts until an operator acts.
+    pub(super) lasts: bool,
     /// The path at which its hold ends.
     pub(super) hold: Option<String>,
 }
@@ -79,6 +81,7 @@ impl Headline {
                 then: Vec::new(),
                 dim: None,
                 is_stopped,
+                lasts: false,
                 hold,
             };
         };
@@ -91,16 +94,19 @@ impl Headline {
         if matches!(reason, WaitReason::Hold(_)) {
             then.push(w.no_job_fails.to_owned());
         }
-        if let Some(help) = reasons::help(reason, lang) {
+        // What a button beside it does needs no words.
+        let help = reasons::help(reason, lang).filter(|_| !is_stopped);
+        if let Some(help) = help {
             then.push(capitalised(help));
         }
         Self {
             tone: tone(reason),
             state: state(reason, w),
-            says: capitalised(&reasons::sentence(reason, lang)),
+            says: capitalised(&reasons::sentence(reason, now, lang)),
             then,
             dim: dim(lane, reason, now, w),
             is_stopped,
+            lasts: reason.waits_for_operator(),
             hold,
         }
     }

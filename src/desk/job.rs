@@ -11,12 +11,11 @@ use super::headline::{Tone, capitalised, tone};
 use super::jobs::{status_tone, status_word};
 use super::orders::number as whole;
 use super::overview::outcome;
-use super::reasons;
 use super::show::{When, duration, money, number};
 use super::waterfall::{self, Life, Picture};
 use super::words::{Lang, Words, fill};
+use super::{meaning, reasons};
 use crate::api::site::{Kind, Problem};
-use crate::glm::ErrorTable;
 use crate::orchestrator::JobDetail;
 
 /// Bytes of a prompt or an answer that a page shows.
@@ -162,7 +161,7 @@ fn first_line(
             help.push(fill(w.goes_on, &[&When::of(until, now, w).relative]));
         }
         help.extend(reasons::help(reason, lang).map(capitalised));
-        let says = capitalised(&reasons::sentence(reason, lang));
+        let says = capitalised(&reasons::sentence(reason, now, lang));
         return (
             tone(reason),
             says,
@@ -181,14 +180,11 @@ fn first_line(
             let took = job.processed_at.map_or(0, |at| at.since(job.created_at));
             (fill(w.job_done, &[&ended, &duration(took, w)]), None)
         }
-        JobStatus::Failed => match error {
-            Some(error) => (
-                fill(
-                    w.job_failed,
-                    &[&ended, &format!("{}: {}", error.code, error.message)],
-                ),
-                Some(ErrorTable::shipped().explanation(&error.code, error.class)),
-            ),
+        JobStatus::Failed => match error.map(|error| (error, meaning::of(error))) {
+            Some((error, (said, means))) => {
+                let said = format!("{}: {said}", error.code);
+                (fill(w.job_failed, &[&ended, &said]), Some(means))
+            }
             None => (fill(w.job_failed, &[&ended, ""]), None),
         },
         JobStatus::Cancelled => (fill(w.job_cancelled, &[&ended]), None),
@@ -269,17 +265,16 @@ impl Can {
 impl Attempt {
     fn of(call: &CallRecord, now: Timestamp, w: &Words) -> Self {
         let (tone, outcome) = outcome(call, w);
-        let explain = |failure: &onelane_core::model::Failure| {
-            ErrorTable::shipped().explanation(&failure.code, failure.class)
-        };
+        let failure = call.failure.as_ref().map(meaning::of);
+        let (says, means) = failure.unzip();
         let usage = &call.usage;
         Self {
             no: call.attempt.0,
             sent: When::of(call.started_at, now, w),
             tone: tone.class(),
             outcome,
-            says: call.failure.as_ref().map(|failure| failure.message.clone()),
-            means: call.failure.as_ref().map(explain),
+            says: says.filter(|says| !says.is_empty()),
+            means,
             model: call.model.clone(),
             answer: duration(call.response_time_ms, w),
             tokens: usage.is_reported().then(|| {

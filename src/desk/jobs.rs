@@ -10,10 +10,10 @@ use super::asked::{Answered, Asked, see_other};
 use super::frame::{Frame, Nav, Note};
 use super::headline::{Tone, tone};
 use super::orders::{count, number as whole};
-use super::reasons;
 use super::search::{self, Found};
 use super::show::{When, encoded, number, short};
 use super::words::{Lang, Words};
+use super::{meaning, reasons};
 use crate::api::site::{Kind, Problem};
 use crate::views::Excerpt;
 
@@ -253,7 +253,7 @@ impl Row {
             .error
             .as_ref()
             .filter(|_| job.status != JobStatus::Completed);
-        let says = reason.map(|reason| reasons::sentence(reason, lang));
+        let says = reason.map(|reason| reasons::sentence(reason, now, lang));
         Self {
             id: job.id.to_string(),
             short: short(job.id),
@@ -262,7 +262,7 @@ impl Row {
             priority: job.priority,
             tone: reason.map_or(status_tone(job.status), tone).class(),
             status: status_word(job.status, w),
-            says: says.or_else(|| error.map(|e| format!("{}: {}", e.code, e.message))),
+            says: says.or_else(|| error.map(|e| format!("{}: {}", e.code, meaning::of(e).0))),
             prompt: Excerpt::of(record, chars).into_prompt(),
             attempts: job.attempts.0,
             made: When::of(job.created_at, now, w),

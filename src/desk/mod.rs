@@ -21,23 +21,41 @@
 //! | `asked` | a request that was let in: for whom, in which language; how it is answered |
 //! | `frame` | what stands around every page |
 //! | `gate`, `sessions`, `tries` | who gets in: log in and out, sessions in memory, forms that are our own; how often somebody may try |
-//! | `words`, `reasons` | both languages, a message a field; why jobs wait in Chinese (in English the core's own words) |
+//! | `words`, `reasons`, `meaning` | both languages, a message a field; why jobs wait in Chinese (in English the core's own words); what GLM said and what that means |
 //! | `show` | numbers, times and money as people read them |
 //! | `assets` | style, script and icon, named by their content |
 //! | `live` | the stream that tells a page to look again |
 //! | `headline`, `recent` | the first line; what the latest calls tell |
 //! | `search`, `waterfall` | jobs by their words; the picture of a life |
 //! | `overview`, `jobs`, `job`, `audit`, `orders` | the pages, and what their forms do |
+//! | `usage`, `models`, `chart` | what calls came to, by day, model, user and key; models side by side; their pictures |
+//! | `budgets`, `holds`, `calls` | limits and how they stand; what is held, and the breaker; the call log |
+//! | `slots`, `timeline` | who held each slot when, and what the gaps were |
+//! | `batches`, `keys`, `alerts` | jobs that belong together; client keys; what is bad and who was told |
+//! | `config`, `config_form` | the settings: a form made from their table, what would change, what was changed |
+//! | `terms`, `lists` | the words of these pages; by what their lists are narrowed, and where numbers lead |
 
+mod alerts;
 mod asked;
 mod assets;
 mod audit;
+mod batches;
+mod budgets;
+mod calls;
+mod chart;
+mod config;
+mod config_form;
 mod frame;
 mod gate;
 mod headline;
+mod holds;
 mod job;
 mod jobs;
+mod keys;
+mod lists;
 mod live;
+mod meaning;
+mod models;
 mod orders;
 mod overview;
 mod reasons;
@@ -45,8 +63,12 @@ mod recent;
 mod search;
 mod sessions;
 mod show;
+mod slots;
 mod table;
+mod terms;
+mod timeline;
 mod tries;
+mod usage;
 mod waterfall;
 mod words;
 

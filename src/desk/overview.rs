@@ -10,10 +10,10 @@ use onelane_core::scheduler::LaneSnapshot;
 use super::asked::{Answered, Asked};
 use super::frame::{Frame, Nav};
 use super::headline::{Headline, Open, Tone, tone};
-use super::reasons;
 use super::recent::{Recent, waited};
 use super::show::{When, duration, money, number, percent, short};
 use super::words::{Lang, Words, fill};
+use super::{meaning, reasons};
 
 /// Jobs that stand below "next".
 const NEXT: usize = 5;
@@ -159,7 +159,7 @@ pub(super) async fn page(asked: Asked) -> Answered {
         lanes: snapshot
             .lanes
             .iter()
-            .map(|lane| LaneRow::of(lane, lang, w))
+            .map(|lane| LaneRow::of(lane, now, (lang, w)))
             .collect(),
         running: running
             .iter()
@@ -167,7 +167,7 @@ pub(super) async fn page(asked: Asked) -> Answered {
             .collect(),
         next: next
             .iter()
-            .map(|record| NextRow::of(record, reasons.get(&record.job.id), lang))
+            .map(|record| NextRow::of(record, reasons.get(&record.job.id), now, lang))
             .collect(),
         reasons: counts
             .into_iter()
@@ -231,7 +231,7 @@ impl Figures {
 }
 
 impl LaneRow {
-    fn of(lane: &LaneSnapshot, lang: Lang, w: &Words) -> Self {
+    fn of(lane: &LaneSnapshot, now: Timestamp, (lang, w): (Lang, &Words)) -> Self {
         let reason = lane.wait_reason.as_ref();
         Self {
             name: lane.name.clone(),
@@ -242,7 +242,7 @@ impl LaneRow {
             state: reason.map_or(w.flows.to_owned(), |reason| {
                 reasons::name(reason.name(), lang).to_owned()
             }),
-            why: reason.map(|reason| reasons::sentence(reason, lang)),
+            why: reason.map(|reason| reasons::sentence(reason, now, lang)),
         }
     }
 }
@@ -264,7 +264,7 @@ impl RunningRow {
 }
 
 impl NextRow {
-    fn of(record: &JobRecord, reason: Option<&WaitReason>, lang: Lang) -> Self {
+    fn of(record: &JobRecord, reason: Option<&WaitReason>, now: Timestamp, lang: Lang) -> Self {
         let job = &record.job;
         Self {
             id: job.id.to_string(),
@@ -272,7 +272,7 @@ impl NextRow {
             user: job.user_id.clone(),
             model: job.model.clone(),
             priority: job.priority,
-            why: reason.map(|reason| reasons::sentence(reason, lang)),
+            why: reason.map(|reason| reasons::sentence(reason, now, lang)),
         }
     }
 }
@@ -348,7 +348,7 @@ impl CallRow {
             model: call.model.clone(),
             tone: tone.class(),
             outcome,
-            says: says.or_else(|| call.failure.as_ref().map(|failure| failure.message.clone())),
+            says: says.or_else(|| call.failure.as_ref().map(|failure| meaning::of(failure).0)),
             waited: waited(call).map(|ms| duration(ms, w)),
             answer: duration(call.response_time_ms, w),
             tokens: usage.is_reported().then(|| {

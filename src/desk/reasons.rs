@@ -1,11 +1,17 @@
 //! Why something waits, for people: in English the words of the reason itself, in Chinese ours, a reason each.
 
-use onelane_core::model::{HoldKind, HoldWait, WaitReason};
+use onelane_core::model::{HoldKind, HoldWait, Timestamp, WaitReason};
 
+use super::show::moments;
 use super::words::Lang;
 
 /// A reason in a sentence. What GLM said stands beside it ([`HoldWait::said`]).
-pub(super) fn sentence(reason: &WaitReason, lang: Lang) -> String {
+pub(super) fn sentence(reason: &WaitReason, now: Timestamp, lang: Lang) -> String {
+    moments(&whole(reason, lang), now)
+}
+
+/// The same with every moment in full.
+fn whole(reason: &WaitReason, lang: Lang) -> String {
     match (lang, reason) {
         (Lang::En, WaitReason::Hold(hold)) => hold.stops(),
         (Lang::En, reason) => reason.to_string(),
@@ -184,12 +190,12 @@ mod tests {
             assert!(NAMES.iter().any(|(name, ..)| *name == reason), "{reason}");
         }
         for reason in wait_reasons() {
-            let zh = sentence(&reason, Lang::Zh);
+            let zh = whole(&reason, Lang::Zh);
             assert!(
                 zh.chars().any(|c| ('\u{4e00}'..='\u{9fff}').contains(&c)),
                 "{zh}"
             );
-            let en = sentence(&reason, Lang::En);
+            let en = whole(&reason, Lang::En);
             assert!(reason.to_string().starts_with(&en), "{en}");
         }
     }

@@ -73,6 +73,42 @@ impl When {
     }
 }
 
+/// A sentence whose moments, which it has as RFC 3339, are told as people tell them: of today their time, of other days the
+/// day with it, in UTC.
+pub(super) fn moments(text: &str, now: Timestamp) -> String {
+    let mut told = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(at) = rest.find('T') {
+        let start = at
+            .checked_sub(10)
+            .filter(|start| rest.is_char_boundary(*start));
+        let moment = start.and_then(|start| {
+            let end = start + rest.get(start..)?.find('Z')? + 1;
+            let moment = Timestamp::parse_rfc3339(rest.get(start..end)?)?;
+            Some((start, end, moment))
+        });
+        let (before, shown, after) = match moment {
+            Some((start, end, moment)) => (start, clock(moment, now), end),
+            None => (at, "T".to_owned(), at + 1),
+        };
+        told.push_str(rest.get(..before).unwrap_or_default());
+        told.push_str(&shown);
+        rest = rest.get(after..).unwrap_or_default();
+    }
+    told + rest
+}
+
+/// A moment as a clock shows it, with its day if that is not today.
+fn clock(moment: Timestamp, now: Timestamp) -> String {
+    let text = moment.to_rfc3339();
+    let (day, time) = text.split_once('T').unwrap_or((&text, ""));
+    let time = time.get(..8).unwrap_or(time);
+    match moment.day() == now.day() {
+        true => format!("{time} UTC"),
+        false => format!("{day} {time} UTC"),
+    }
+}
+
 /// Money with the sign of its currency, cut to what matters: two places of what is dear, four digits of what is cheap.
 pub(super) fn money(cost: Cost) -> String {
     let text = cost.decimal();
@@ -157,6 +193,24 @@ mod tests {
         check(1_234_567, "¥0.00123");
         check(1, "¥0.000000001");
         check(0, "¥0");
+    }
+
+    #[test]
+    fn moments_of_a_sentence_are_told_as_people_tell_them() {
+        let now = Timestamp::parse_rfc3339("2026-11-29T18:00:00.000Z").unwrap();
+        let check = |text: &str, want: &str| assert_eq!(moments(text, now), want);
+        check(
+            "until 2026-11-29T18:50:51.084Z: 1302",
+            "until 18:50:51 UTC: 1302",
+        );
+        check(
+            "for 2026-12-24T00:00:00.000Z",
+            "for 2026-12-24 00:00:00 UTC",
+        );
+        check("自 2026-11-29T18:50:51.084Z 起", "自 18:50:51 UTC 起");
+        for other in ["The T, and Z", "TTTTZ", "", "no moment", "智谱清言智T谱Z"] {
+            check(other, other);
+        }
     }
 
     #[test]

@@ -8,7 +8,10 @@ use warp::http::Method;
 
 use super::asked::{Answered, Asked, Parts};
 use super::gate::Entry;
-use super::{Desk, assets, audit, gate, job, jobs, live, orders, overview};
+use super::{
+    Desk, alerts, assets, audit, batches, budgets, calls, config, gate, holds, job, jobs, keys,
+    live, models, orders, overview, slots, usage,
+};
 use crate::api::site::{Access, Kind, Paths, Problem, Reply, Visit};
 
 type Handler = Box<dyn Fn(Asked) -> BoxFuture<'static, Answered> + Send + Sync>;
@@ -78,6 +81,31 @@ pub(super) fn pages() -> Table {
         POST "/desk/jobs/{id}/again" Operate job::again;
         POST "/desk/jobs/{id}/erase" Operate job::erase;
         GET "/desk/audit" Look audit::list;
+        GET "/desk/usage" Look usage::page;
+        GET "/desk/usage.csv" Look usage::csv;
+        GET "/desk/models" Look models::page;
+        GET "/desk/budgets" Look budgets::page;
+        GET "/desk/holds" Look holds::page;
+        POST "/desk/breaker/reset" Operate holds::reset_breaker;
+        GET "/desk/calls" Look calls::list;
+        GET "/desk/calls.csv" Look calls::csv;
+        POST "/desk/calls/settle" Operate calls::settle;
+        GET "/desk/slots" Look slots::page;
+        GET "/desk/batches" Look batches::list;
+        GET "/desk/batches/results/{file}" Operate batches::results;
+        POST "/desk/batches/{id}/cancel" Operate batches::cancel;
+        GET "/desk/keys" Look keys::list;
+        POST "/desk/keys" Operate keys::create;
+        POST "/desk/keys/{id}/rotate" Operate keys::rotate;
+        POST "/desk/keys/{id}/revoke" Operate keys::revoke;
+        GET "/desk/alerts" Look alerts::page;
+        POST "/desk/alerts/test" Operate alerts::test;
+        POST "/desk/alerts/redeliver" Operate alerts::redeliver_all;
+        POST "/desk/alerts/redeliver/{id}" Operate alerts::redeliver;
+        GET "/desk/config" Look config::page;
+        POST "/desk/config" Operate config::ask;
+        POST "/desk/config/save" Operate config::save;
+        POST "/desk/config/key" Operate config::replace_key;
         POST "/desk/pause" Operate orders::pause;
         POST "/desk/resume" Operate orders::resume;
         POST "/desk/release" Operate orders::release;

@@ -51,18 +51,25 @@ pub(super) fn fill(text: &str, values: &[&str]) -> String {
     filled
 }
 
-macro_rules! words {
-    ($($name:ident: $en:literal, $zh:literal;)*) => {
+macro_rules! catalogue {
+    ($words:ident; $($name:ident: $en:literal, $zh:literal;)*) => {
         /// Every message in one language.
         #[derive(Debug)]
-        pub(super) struct Words {
+        pub(super) struct $words {
             $(pub(super) $name: &'static str,)*
         }
 
-        static EN: Words = Words { $($name: $en,)* };
-        static ZH: Words = Words { $($name: $zh,)* };
+        static EN: $words = $words { $($name: $en,)* };
+        static ZH: $words = $words { $($name: $zh,)* };
 
-        impl Words {
+        impl $words {
+            pub(super) fn of(lang: Lang) -> &'static Self {
+                match lang {
+                    Lang::En => &EN,
+                    Lang::Zh => &ZH,
+                }
+            }
+
             /// Name and texts of every message.
             #[cfg(test)]
             pub(super) const ALL: &'static [(&'static str, &'static str, &'static str)] =
@@ -71,16 +78,10 @@ macro_rules! words {
     };
 }
 
-impl Words {
-    pub(super) fn of(lang: Lang) -> &'static Self {
-        match lang {
-            Lang::En => &EN,
-            Lang::Zh => &ZH,
-        }
-    }
-}
+pub(super) use catalogue;
 
-words! {
+catalogue! {
+    Words;
     // Around every page.
     overview: "Overview", "总览";
     jobs: "Jobs", "任务";
@@ -163,7 +164,7 @@ words! {
     response_time: "answer {}", "响应 {}";
     spent_today: "Spent today", "今日花费";
     unpriced: "{} calls without a known cost", "{} 次调用费用未知";
-    cached: "{} % of the prompts' tokens were cached", "提示词缓存命中 {} %";
+    cached: "cached {} %", "提示词缓存命中 {} %";
     no_budget: "no budget is set", "未设置预算";
     lanes: "Lanes", "通道";
     lane: "lane", "通道";
@@ -230,6 +231,8 @@ words! {
     done_reprioritise_many: "The priority of {} jobs was changed.", "已修改 {} 个任务的优先级。";
     // A job.
     attempts: "Attempts", "尝试";
+    col_attempts: "attempts", "尝试";
+    cost: "Cost", "费用";
     no_attempts: "None has ended yet.", "还没有已结束的尝试。";
     no: "no.", "序号";
     sent: "sent", "发送";
@@ -274,6 +277,16 @@ words! {
     done_reprioritise: "Its priority was changed.", "优先级已修改。";
     done_erase: "Prompt and answer are erased.", "提示词和回答已擦除。";
     done_again: "This is the new job.", "这是新任务。";
+    // What forms of the other pages did.
+    done_reset: "The breaker is closed.", "熔断器已关闭。";
+    done_settled: "It is on record that it was not billed.", "已记录为未计费。";
+    done_batch_cancelled: "The batch is given up.", "批次已取消。";
+    done_revoked: "The key opens nothing any more.", "密钥已吊销。";
+    done_tested: "{} test notices are on their way.", "已发送 {} 条测试通知。";
+    done_redelivered: "The delivery is on its way again.", "已重新投递。";
+    done_redelivered_many: "{} deliveries are on their way again.", "已重新投递 {} 条。";
+    done_saved: "The change is in force.", "更改已生效。";
+    done_shadowed: "The change is stored, and not in force: a flag or the environment outweighs {} of its settings.", "更改已保存但未生效：有 {} 项被命令行参数或环境变量覆盖。";
     // Audit.
     audit_about: "Every order that changes something, or shows what is somebody's own, by page and by API.", "通过页面和 API 进行的每一次更改或查看他人内容的操作。";
     audit_none: "Nobody has given an order yet.", "还没有操作记录。";
@@ -292,22 +305,28 @@ words! {
     out_interrupted: "interrupted", "中断";
 }
 
+/// Each message has both texts, with as many places for values.
+#[cfg(test)]
+pub(super) fn check_both(all: &[(&str, &str, &str)]) {
+    for (name, en, zh) in all {
+        assert!(!en.is_empty() && !zh.is_empty(), "{name}");
+        let places = |text: &str| text.matches("{}").count();
+        assert_eq!(places(en), places(zh), "{name}");
+        let han = |c: char| ('\u{4e00}'..='\u{9fff}').contains(&c);
+        let is_switch = *name == "other_language";
+        assert!(is_switch || !en.contains(han), "{name}: {en}");
+        let is_word = zh.chars().any(char::is_alphabetic);
+        assert!(is_switch || !is_word || zh.contains(han), "{name}: {zh}");
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn every_message_has_both_texts_with_the_same_places() {
-        for (name, en, zh) in Words::ALL {
-            assert!(!en.is_empty() && !zh.is_empty(), "{name}");
-            let places = |text: &str| text.matches("{}").count();
-            assert_eq!(places(en), places(zh), "{name}");
-            let han = |c: char| ('\u{4e00}'..='\u{9fff}').contains(&c);
-            let is_switch = *name == "other_language";
-            assert!(is_switch || !en.contains(han), "{name}: {en}");
-            let is_word = zh.chars().any(char::is_alphabetic);
-            assert!(is_switch || !is_word || zh.contains(han), "{name}: {zh}");
-        }
+        check_both(Words::ALL);
     }
 
     #[test]

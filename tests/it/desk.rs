@@ -1,6 +1,7 @@
 //! Guards: the desk: who gets in, what its pages may load, that nothing is done unseen or by somebody else's page, and that
 //! nobody sees what is not for them.
 
+mod books;
 mod browser;
 mod pages;
 

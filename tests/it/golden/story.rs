@@ -462,11 +462,10 @@ impl Story {
         let results = done["output_file_id"].as_str().unwrap();
         let results = format!("/v1/files/{results}/content");
         self.tell("batch_results.jsonl", "GET", &results, "").await;
-        self.tell("batch_cancel", "POST", &format!("{path}/cancel"), "")
+        self.refused("batch_ended", "POST", &format!("{path}/cancel"), "")
             .await;
-        let file = format!("/v1/files/{file}");
-        self.tell("file_delete", "DELETE", &file, "").await;
-        self.refused("unknown_file", "GET", &file, "").await;
+        self.refused("unknown_file", "GET", "/v1/files/file-none", "")
+            .await;
         self.refused("unknown_batch", "GET", "/v1/batches/batch_none", "")
             .await;
     }

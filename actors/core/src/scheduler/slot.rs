@@ -230,6 +230,11 @@ impl Stage {
         self.jobs.iter().map(|staged| staged.entry.since).min()
     }
 
+    /// Their priorities.
+    pub fn priorities(&self) -> impl Iterator<Item = i32> {
+        self.jobs.iter().map(|staged| staged.entry.priority)
+    }
+
     /// How many are staged.
     #[must_use]
     pub fn len(&self) -> usize {

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use std::cmp::Reverse;
+
 use schemars::JsonSchema;
 use serde::Serialize;
 
@@ -61,7 +63,7 @@ pub struct ClassSnapshot {
 pub struct WaitingAt {
     /// The priority.
     pub priority: i32,
-    /// Jobs in line, whatever they wait for.
+    /// Jobs in line, whatever they wait for, and those whose next attempt is on record.
     pub jobs: u64,
 }
 
@@ -186,12 +188,7 @@ impl Scheduler {
             priority_classes: PriorityClass::ALL
                 .map(|class| (class.name(), self.of_class(class)))
                 .into(),
-            priorities: self
-                .line
-                .priorities()
-                .take(limits::PRIORITIES_TOLD_MAX)
-                .map(|(priority, jobs)| WaitingAt { priority, jobs })
-                .collect(),
+            priorities: self.priorities(),
             lanes: lanes.collect(),
             models: models.collect(),
             generation: self.generation,
@@ -210,5 +207,21 @@ impl Scheduler {
             jobs: jobs + staged.len(),
             oldest_ready: staged.into_iter().chain(oldest).min(),
         }
+    }
+
+    /// How many jobs wait at each priority, staged ones included.
+    fn priorities(&self) -> Vec<WaitingAt> {
+        let mut counts: BTreeMap<Reverse<i32>, u64> = BTreeMap::new();
+        for (priority, jobs) in self.line.priorities().take(limits::PRIORITIES_TOLD_MAX) {
+            counts.insert(Reverse(priority), jobs);
+        }
+        for track in self.tracks.values() {
+            for priority in track.stage.priorities() {
+                *counts.entry(Reverse(priority)).or_default() += 1;
+            }
+        }
+        let told = counts.into_iter().take(limits::PRIORITIES_TOLD_MAX);
+        told.map(|(Reverse(priority), jobs)| WaitingAt { priority, jobs })
+            .collect()
     }
 }
