@@ -15,8 +15,8 @@ use super::submission::IDEMPOTENCY_KEY;
 use super::upload::FORM;
 use super::{
     admin, audit, batches, billing, bulk, control, estimate, events, files, follow, gateway,
-    granted, input_items, jobs, keys, log, messages, models, notify, responses, scrape, service,
-    tasks,
+    granted, input_items, jobs, keys, lane_batches, log, messages, models, notify, responses,
+    scrape, service, tasks,
 };
 
 /// Refusals of a submission by the lane.
@@ -343,6 +343,12 @@ fn batches() -> Vec<Endpoint> {
         list(row!(GET "/api/paas/v4/batches", Submit, "The batches, newest first", batches::list)),
         one(row!(GET "/api/paas/v4/batches/{id}", Submit, "One batch", batches::read)),
         cancel(row!(POST "/api/paas/v4/batches/{id}/cancel", Submit, "Give a batch up", batches::cancel)),
+        row!(GET "/api/admin/glm/batches", Look, "Every batch of the lane", lane_batches::list)
+            .about("Those of `onelane run` and of uploaded files, the ones that are not done first, then the newest."),
+        one(row!(GET "/api/admin/glm/batches/{id}", Look, "One batch of the lane", lane_batches::read)),
+        one(row!(POST "/api/admin/glm/batches/{id}/cancel", Operate, "Give a batch of the lane up",
+            lane_batches::cancel))
+            .about("No more jobs come to it; those that wait or run are cancelled."),
     ]
 }
 
@@ -537,6 +543,8 @@ fn service() -> Vec<Endpoint> {
                 "[metrics.md](metrics.md) says what each is. They tell of spending and of models, so that a token is asked \
                  for as elsewhere: that of a viewer is enough, which Prometheus sends as `authorization: {credentials: ...}`.",
             ),
+        row!(GET "/api/admin/glm/about", Look, "Which onelane this is, and which store it has", service::about)
+            .about("By the store's id a program on the same machine knows the daemon that has a store open."),
         row!(GET "/openapi.json", Look, "This API as an OpenAPI 3.1 document", service::openapi),
     ]
 }

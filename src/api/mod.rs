@@ -58,6 +58,7 @@ mod intake;
 mod jobs;
 mod keepalive;
 mod keys;
+mod lane_batches;
 mod lines;
 mod listed;
 mod live;

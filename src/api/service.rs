@@ -14,6 +14,26 @@ use super::problem::{Kind, Problem};
 use super::{Api, openapi};
 use crate::orchestrator::{self as lane, NotReady};
 
+/// Which onelane this is.
+#[derive(Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct About {
+    /// Its version.
+    version: &'static str,
+    /// What tells its store from every other one of its machine; `null` where the store is no file.
+    store_id: Option<String>,
+}
+
+/// `GET about`.
+pub(super) async fn about(api: Arc<Api>, _: Input) -> Result<Json<About>, Problem> {
+    let path = api.lane.config().config.store.path;
+    let asking = tokio::task::spawn_blocking(move || crate::store::identity(path).ok());
+    Ok(Json(About {
+        version: env!("CARGO_PKG_VERSION"),
+        store_id: asking.await.unwrap_or_default(),
+    }))
+}
+
 /// How long queue and store may take each to say how they are.
 const READY_WITHIN: Duration = Duration::from_secs(2);
 

@@ -2,6 +2,10 @@
 //! stored change, file and default counts is decided by the configuration, which also remembers
 //! where each value came from. So the environment is named in the help here, and read there.
 
+mod jobs;
+pub(crate) mod remote;
+mod tools;
+
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -10,18 +14,26 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use onelane::export::{Format, What};
 use onelane::model::{Face, KeyBudget, OnDisconnect};
 
+use remote::{ContextVerb, RemoteVerb, Target};
+pub(crate) use tools::{
+    BenchArgs, CompletionsArgs, DoctorArgs, GetSettingArgs, ManArgs, SetSettingArgs,
+};
+
 const AFTER_HELP: &str = "\
 Examples:
   onelane run prompts.jsonl --simulate        try it: no key, no cost
   ZAI_API_KEY=... onelane run prompts.jsonl   results go to prompts.results.jsonl
   onelane serve                               point an OpenAI or GLM client at http://127.0.0.1:4700/v1
+  onelane status                              what the daemon does, and why something waits
+  onelane jobs submit \"Name one river.\" --wait
 
 Exit codes:
   0  all done
   1  some jobs failed or are not done
   2  wrong usage or configuration
   3  the store can't be used
-  4  the lane is held until an operator acts";
+  4  the lane is held until an operator acts
+  5  no daemon answers, or it is another one or of another version";
 
 const RUN_AFTER_HELP: &str = "\
 Input, one JSON object a line:
@@ -57,15 +69,14 @@ Examples:
   onelane estimate prompts.jsonl --model glm-5.3-flash --base-url https://api.z.ai/api/paas/v4 --json";
 
 const STATS_AFTER_HELP: &str = "\
-A lane that runs on the store tells the same by GET /api/admin/glm/statistics.
+The daemon that has the store open is asked, where there is one.
 
 Examples:
   onelane stats
   onelane stats --start 2026-01-01 --group-by month,user --format csv > spend.csv";
 
 const CREATE_KEY_AFTER_HELP: &str = "\
-The key alone goes to standard output, so that it can be piped; the store keeps its digest. No lane may run on
-the store; a running one makes keys by POST /api/admin/glm/keys. Where any key was ever made, the routes for SDKs
+The key alone goes to standard output, so that it can be piped; the store keeps its digest. Where any key was ever made, the routes for SDKs
 and jobs ask for one, or for the admin token.
 
 Examples:
@@ -80,6 +91,8 @@ pub(crate) struct Cli {
     /// Print JSON instead of text
     #[arg(long, global = true)]
     pub(crate) json: bool,
+    #[command(flatten)]
+    pub(crate) target: Target,
     #[command(subcommand)]
     pub(crate) verb: Verb,
 }
@@ -94,18 +107,31 @@ pub(crate) enum Verb {
     Simulate(SimulateArgs),
     /// Tell what calls came to, by day, month, model or user
     Stats(StatsArgs),
-    /// Look at the batches of a store that no lane runs on, or give one up
+    #[command(flatten)]
+    Remote(RemoteVerb),
+    /// Look at batches, or give one up: asks the daemon that has the store open, else opens the store
     #[command(subcommand)]
     Batch(BatchVerb),
-    /// Make, look at, replace and take back the client keys of a store that no lane runs on
+    /// Make, look at, replace and take back client keys: asks the daemon that has the store open, else opens the store
     #[command(subcommand)]
     Keys(KeysVerb),
-    /// Look into a store that no lane runs on, export it, or make its file smaller
+    /// Look into a store, export it, or make its file smaller; no lane may run on it, but for export
     #[command(subcommand)]
     Db(DbVerb),
-    /// Look at the configuration
+    /// Look at the configuration, and change the settings of a running daemon
     #[command(subcommand)]
     Config(ConfigVerb),
+    /// Give daemons names, and say which one is asked
+    #[command(subcommand)]
+    Context(ContextVerb),
+    /// Look at configuration, key, GLM, clock, store and daemon, and say what to do
+    Doctor(DoctorArgs),
+    /// Measure what this machine and its disk add to a call, with the built-in simulator: no key, no cost
+    Bench(BenchArgs),
+    /// Print a script that completes commands, for a shell
+    Completions(CompletionsArgs),
+    /// Print the manual page of a command, or write those of all commands
+    Man(ManArgs),
     /// Show what each error code means: to the job, to the lane, to the breaker
     Policy(PolicyArgs),
     /// Show what each model costs: the price list in force, with the source of every row
@@ -116,8 +142,12 @@ pub(crate) enum Verb {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum ConfigVerb {
-    /// Show every setting, its value and where the value comes from
+    /// Show every setting, its value and where the value comes from; with --url those of that daemon
     Show(ShowArgs),
+    /// Ask a running daemon for a setting, or all of them, as its API names them
+    Get(GetSettingArgs),
+    /// Change a setting of a running daemon: checked, stored and live at once; null takes a stored change back
+    Set(SetSettingArgs),
     /// Take a change back that was made while running and is kept in the store; no lane may run on it
     Unset(UnsetArgs),
 }
@@ -305,7 +335,18 @@ pub(crate) enum BatchVerb {
     /// Show one batch
     Show(OneBatchArgs),
     /// Give a batch up: cancel its jobs that wait
+    #[command(visible_alias = "cancel")]
     Drop(OneBatchArgs),
+}
+
+impl BatchVerb {
+    /// The store that is meant.
+    pub(crate) const fn store(&self) -> &StoreArgs {
+        match self {
+            Self::Ls(store) => store,
+            Self::Show(args) | Self::Drop(args) => &args.store,
+        }
+    }
 }
 
 #[derive(Debug, Args)]
@@ -330,6 +371,18 @@ pub(crate) enum KeysVerb {
     Revoke(OneKeyArgs),
     /// Give a client key another secret and print it
     Rotate(RotateKeyArgs),
+}
+
+impl KeysVerb {
+    /// The store that is meant.
+    pub(crate) fn store(&self) -> &StoreArgs {
+        match self {
+            Self::Create(args) => &args.store,
+            Self::List(store) => store,
+            Self::Show(args) | Self::Revoke(args) => &args.store,
+            Self::Rotate(args) => &args.store,
+        }
+    }
 }
 
 #[derive(Debug, Args)]

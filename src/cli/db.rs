@@ -2,8 +2,9 @@
 
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
+use clap::ValueEnum as _;
 use onelane::export::Export;
 use onelane::model::JobStatus;
 use onelane::ports::{Clock as _, StoreError};
@@ -13,20 +14,25 @@ use onelane::words::counted;
 use serde::Serialize;
 use serde_json::json;
 
+use super::args::remote::Target;
 use super::args::{DbVerb, ExportArgs, StoreArgs};
 use super::exit::{CliError, Exit};
 use super::offline::{self, Offline};
+use super::remote::{self, Daemon};
 use super::table::table;
 
 /// Places of an export that can't be read and are told one by one.
 const FAULTS_TOLD_MAX: u32 = 20;
 
 /// Dispatches to the verb.
-pub(crate) fn db(verb: &DbVerb, json: bool) -> Result<Exit, CliError> {
+pub(crate) async fn db(verb: &DbVerb, target: &Target, json: bool) -> Result<Exit, CliError> {
     match verb {
         DbVerb::Stats(args) => stats(args, json),
         DbVerb::Check(args) => super::check::check(args, json),
-        DbVerb::Export(args) => export_rows(args, json),
+        DbVerb::Export(args) => match super::beside(&args.store, target).await? {
+            Some(daemon) => export_by(&daemon, args, json).await,
+            None => export_rows(args, json),
+        },
         DbVerb::Compact(args) => compact(args, json),
     }
 }
@@ -191,46 +197,103 @@ fn write(
     Ok(out.flush().map(|()| written))
 }
 
+/// The same, by the daemon that has the store open.
+async fn export_by(daemon: &Daemon, args: &ExportArgs, json: bool) -> Result<Exit, CliError> {
+    let name = |value: Option<clap::builder::PossibleValue>| {
+        value
+            .map(|value| value.get_name().to_owned())
+            .unwrap_or_default()
+    };
+    let (what, format) = (
+        name(args.what.to_possible_value()),
+        name(args.format.to_possible_value()),
+    );
+    let (what, format) = (what.as_str(), format.as_str());
+    if args.out == Path::new("-") {
+        // Not locked: whoever writes waits for the daemon between two parts.
+        let mut out = io::stdout();
+        if let Err(error) = remote::export(what, format, daemon, &mut out).await? {
+            super::unsaid(&error)?;
+        }
+        return Ok(Exit::Done);
+    }
+    let file = NewFile::begin(&args.out)?;
+    let mut out = BufWriter::new(&file.out);
+    let written = remote::export(what, format, daemon, &mut out).await;
+    drop(out);
+    let mut rows = file.end(written)?;
+    if format == "csv" {
+        // Its head is no row.
+        rows = rows.saturating_sub(1);
+    }
+    let out = args.out.display().to_string();
+    let answer = json!({"rows": rows, "unreadable": 0, "out": out});
+    super::answer(json, &answer, |_| {
+        format!("{} written to {out}", counted(rows, "row", "rows"))
+    })?;
+    Ok(Exit::Done)
+}
+
 /// A new file, readable by its owner alone: it holds prompts. One that is there is not overwritten. Until
 /// all is written it has another name, so that it is whole or not there, and a failed export is in the
 /// way of none after it.
-fn to_file(path: &Path, export: Export, offline: &Offline) -> Result<Written, CliError> {
-    let shown = path.display();
-    let unusable = |error: &io::Error| {
-        CliError::usage(format!("{shown} can't be written: {error}"))
-            .help("name another place with --out, or - for standard output")
-    };
-    if path.symlink_metadata().is_ok() {
-        let problem = format!("{shown} is there already, and no export overwrites a file");
-        let help = "name another place with --out, or - for standard output";
-        return Err(CliError::usage(problem).help(help));
+struct NewFile<'a> {
+    path: &'a Path,
+    partial: PathBuf,
+    out: File,
+}
+
+impl<'a> NewFile<'a> {
+    fn begin(path: &'a Path) -> Result<Self, CliError> {
+        let shown = path.display();
+        if path.symlink_metadata().is_ok() {
+            let problem = format!("{shown} is there already, and no export overwrites a file");
+            let help = "name another place with --out, or - for standard output";
+            return Err(CliError::usage(problem).help(help));
+        }
+        let mut partial = path.as_os_str().to_owned();
+        partial.push(".partial");
+        let partial = PathBuf::from(partial);
+        let mut options = File::options();
+        options.write(true).create(true).truncate(true);
+        #[cfg(unix)]
+        std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+        let out = options.open(&partial).map_err(|error| {
+            CliError::usage(format!("{shown} can't be written: {error}"))
+                .help("name another place with --out, or - for standard output")
+        })?;
+        Ok(Self { path, partial, out })
     }
-    let mut partial = path.as_os_str().to_owned();
-    partial.push(".partial");
-    let partial = Path::new(&partial);
-    let mut options = File::options();
-    options.write(true).create(true).truncate(true);
-    #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    let mut out = BufWriter::new(options.open(partial).map_err(|e| unusable(&e))?);
-    let written = write(export, offline, &mut out).and_then(|written| {
+
+    /// Gives it its name, once it is whole; the inner error is that of the file.
+    fn end<T>(self, written: Result<io::Result<T>, CliError>) -> Result<T, CliError> {
+        let written = written.and_then(|written| {
+            written
+                .and_then(|written| {
+                    self.out.sync_all()?;
+                    fs::rename(&self.partial, self.path)?;
+                    Ok(written)
+                })
+                .map_err(|error| {
+                    let problem = format!("{} can't be written: {error}", self.path.display());
+                    CliError::new(Exit::JobsFailed, problem)
+                        .help("free some space, or name another place with --out")
+                })
+        });
+        if written.is_err() {
+            // A part is of no use; the next export overwrites one that stays.
+            let _ = fs::remove_file(&self.partial);
+        }
         written
-            .and_then(|written| {
-                out.get_ref().sync_all()?;
-                fs::rename(partial, path)?;
-                Ok(written)
-            })
-            .map_err(|error| {
-                let problem = format!("{shown} can't be written: {error}");
-                CliError::new(Exit::JobsFailed, problem)
-                    .help("free some space, or name another place with --out")
-            })
-    });
-    if written.is_err() {
-        // A part is of no use; the next export overwrites one that stays.
-        let _ = fs::remove_file(partial);
     }
-    written
+}
+
+fn to_file(path: &Path, export: Export, offline: &Offline) -> Result<Written, CliError> {
+    let file = NewFile::begin(path)?;
+    let mut out = BufWriter::new(&file.out);
+    let written = write(export, offline, &mut out);
+    drop(out);
+    file.end(written)
 }
 
 fn compact(args: &StoreArgs, json: bool) -> Result<Exit, CliError> {

@@ -24,6 +24,8 @@ pub(crate) enum Exit {
     Store = 3,
     /// The lane is held until an operator acts.
     Held = 4,
+    /// No daemon answers there, or one that can't be asked this.
+    NoDaemon = 5,
 }
 
 impl Exit {
@@ -218,9 +220,10 @@ mod tests {
             Exit::Usage,
             Exit::Store,
             Exit::Held,
+            Exit::NoDaemon,
         ]
         .map(Exit::code);
-        assert_eq!(codes, [0, 1, 2, 3, 4]);
+        assert_eq!(codes, [0, 1, 2, 3, 4, 5]);
     }
 
     #[test]

@@ -2,10 +2,13 @@
 //!
 //! | file | what |
 //! |---|---|
-//! | `args` | the flags, their help, nothing else |
+//! | `args`, `args/remote` | the flags, their help, nothing else |
 //! | `exit` | exit codes, and errors with what to do about them |
 //! | `start` | from a configuration to a running lane: the only place that knows how one is built |
 //! | `serve`, `run`, `simulate`, `stats`, `batch`, `keys`, `db`, `policy`, `prices`, `estimate` | the verbs; `config show` is in `start`, `config unset` in `offline` |
+//! | `remote/` | what a running daemon is asked, and `doctor`; its `owner` finds the daemon that has a store open |
+//! | `bench` | what this machine adds to a call |
+//! | `manual` | completions for shells, and manual pages |
 //! | `offline`, `table` | common parts of the verbs that look into a store; tables for people |
 //!
 //! A verb answers with an [`exit::Exit`] or a [`exit::CliError`]; nothing in here ends the process,
@@ -13,14 +16,17 @@
 
 mod args;
 mod batch;
+mod bench;
 mod check;
 mod db;
 mod estimate;
 mod exit;
 mod keys;
+mod manual;
 mod offline;
 mod policy;
 mod prices;
+mod remote;
 mod run;
 mod serve;
 mod simulate;
@@ -36,8 +42,10 @@ use std::time::Duration;
 use clap::Parser as _;
 
 use crate::telemetry;
-use args::{Cli, ConfigVerb, Verb};
+use args::remote::Target;
+use args::{Cli, ConfigVerb, StoreArgs, Verb};
 use exit::{CliError, Exit};
+use remote::{Daemon, Owner};
 use serde::Serialize;
 
 /// How long the end waits for work that nobody waits for any more.
@@ -88,22 +96,69 @@ fn tell_unknown_variables() {
 }
 
 async fn dispatch(cli: Cli) -> Result<Exit, CliError> {
-    let json = cli.json;
+    let (json, target) = (cli.json, &cli.target);
     tell_unknown_variables();
     match cli.verb {
         Verb::Serve(args) => Box::pin(serve::serve(args, json)).await,
         Verb::Run(args) => Box::pin(run::run(args, json)).await,
         Verb::Simulate(args) => Box::pin(simulate::simulate(args, json)).await,
-        Verb::Config(ConfigVerb::Show(args)) => start::show(&args.common, json),
-        Verb::Config(ConfigVerb::Unset(args)) => offline::unset(&args, json),
-        Verb::Stats(args) => stats::stats(&args, json),
-        Verb::Batch(verb) => batch::batch(&verb, json),
-        Verb::Keys(verb) => keys::keys(verb, json),
-        Verb::Db(verb) => db::db(&verb, json),
+        Verb::Remote(verb) => Box::pin(remote::remote(verb, target, json)).await,
+        Verb::Context(verb) => remote::contexts::context(verb, target, json),
+        Verb::Doctor(args) => Box::pin(remote::doctor(&args, target, json)).await,
+        Verb::Config(verb) => config(&verb, target, json).await,
+        Verb::Stats(args) => match beside(&args.store, target).await? {
+            Some(daemon) => remote::stats(&args, &daemon, json).await,
+            None => stats::stats(&args, json),
+        },
+        Verb::Batch(verb) => match beside(verb.store(), target).await? {
+            Some(daemon) => remote::batch(&verb, &daemon, json).await,
+            None => batch::batch(&verb, json),
+        },
+        Verb::Keys(verb) => match beside(verb.store(), target).await? {
+            Some(daemon) => remote::keys(verb, &daemon, json).await,
+            None => keys::keys(verb, json),
+        },
+        Verb::Db(verb) => Box::pin(db::db(&verb, target, json)).await,
         Verb::Policy(args) => policy::policy(&args, json),
         Verb::Prices(args) => prices::prices(&args, json),
         Verb::Estimate(args) => Box::pin(estimate::estimate(&args, json)).await,
+        Verb::Bench(args) => Box::pin(bench::bench(&args, json)).await,
+        Verb::Completions(args) => manual::completions(&args),
+        Verb::Man(args) => manual::man(&args),
     }
+}
+
+async fn config(verb: &ConfigVerb, target: &Target, json: bool) -> Result<Exit, CliError> {
+    match verb {
+        ConfigVerb::Show(args) if !target.is_named() => start::show(&args.common, json),
+        ConfigVerb::Unset(args) => offline::unset(args, json),
+        ConfigVerb::Show(_) => remote::get_setting(None, &Daemon::of(target)?, json).await,
+        ConfigVerb::Get(args) => {
+            remote::get_setting(args.key.as_deref(), &Daemon::of(target)?, json).await
+        }
+        ConfigVerb::Set(args) => {
+            remote::set_setting(&args.key, &args.value, &Daemon::of(target)?, json).await
+        }
+    }
+}
+
+/// The daemon that is asked in place of a store: the one that the command names, or that has the store open.
+async fn beside(store: &StoreArgs, target: &Target) -> Result<Option<Daemon>, CliError> {
+    if target.is_named() {
+        return Daemon::of(target).map(Some);
+    }
+    let Some(path) = offline::path(store) else {
+        return Ok(None);
+    };
+    Ok(match remote::owner(&path, target).await? {
+        Owner::Daemon(daemon) => Some(*daemon),
+        Owner::Nobody => None,
+        // Who has the store, if anybody has, the opening tells.
+        Owner::Gone(error) => {
+            note(&format!("note: {}", error.message));
+            None
+        }
+    })
 }
 
 fn runtime() -> Result<tokio::runtime::Runtime, CliError> {

@@ -73,15 +73,37 @@ pub(crate) fn look(args: &StoreArgs) -> Result<Offline, CliError> {
     Ok(offline)
 }
 
+/// The file of the store that flags, environment and file name; `None`: the configuration is wrong, which whoever opens
+/// the store says.
+pub(crate) fn path(args: &StoreArgs) -> Option<String> {
+    let loaded = load(args).ok()?;
+    let path = loaded.config.store.path.clone();
+    match Path::new(&path).exists() || is_named(&loaded) {
+        true => Some(path),
+        false => Some(start::simulated_store(&path)),
+    }
+}
+
+fn load(args: &StoreArgs) -> Result<Loaded, ConfigError> {
+    Loader::new(|name| std::env::var_os(name))
+        .config_file(args.config.as_ref())
+        .flag("--store", "store.path", args.store.as_ref())
+        .load()
+}
+
+/// Whether the command or the environment names the store.
+fn is_named(loaded: &Loaded) -> bool {
+    matches!(
+        loaded.origin("store.path"),
+        Origin::Flag(_) | Origin::Env(_)
+    )
+}
+
 fn with(
     args: &StoreArgs,
     open: fn(String, StoreOptions) -> Result<RedbStore, CliError>,
 ) -> Result<Offline, CliError> {
-    let loaded = Loader::new(|name| std::env::var_os(name))
-        .config_file(args.config.as_ref())
-        .flag("--store", "store.path", args.store.as_ref())
-        .load();
-    let (loaded, path) = match loaded {
+    let (loaded, path) = match load(args) {
         Ok(loaded) => {
             let path = found(&loaded);
             (Some(loaded), path)
@@ -102,12 +124,8 @@ fn with(
 /// The store's file; where nobody named one and it is not there, that of simulated runs beside it.
 fn found(loaded: &Loaded) -> String {
     let path = loaded.config.store.path.clone();
-    let named = matches!(
-        loaded.origin("store.path"),
-        Origin::Flag(_) | Origin::Env(_)
-    );
     let simulated = start::simulated_store(&path);
-    if named || Path::new(&path).exists() || !Path::new(&simulated).exists() {
+    if is_named(loaded) || Path::new(&path).exists() || !Path::new(&simulated).exists() {
         return path;
     }
     super::note(&format!(

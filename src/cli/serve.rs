@@ -18,6 +18,7 @@ use tokio::sync::oneshot;
 
 use super::args::{Common, ServeArgs};
 use super::exit::{CliError, Exit};
+use super::remote;
 use super::run::{Ends, HeldUp, release, stuck};
 use super::start::{self, Plan};
 use crate::telemetry::{self, Signal, Signals};
@@ -58,6 +59,7 @@ pub(crate) async fn serve(args: ServeArgs, json: bool) -> Result<Exit, CliError>
     if plan.is_simulated() && !json {
         super::note(start::SIMULATION);
     }
+    let _posted = remote::post(&plan.config().store.path, &server.reached_at());
     // The log says it, too: no reason not to serve.
     if let Err(error) = announce(
         &plan,

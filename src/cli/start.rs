@@ -79,6 +79,16 @@ pub(crate) struct Lane {
     _simulator: Option<Arc<Simulator>>,
 }
 
+/// The configuration alone, and the simulator that it may lead to.
+pub(crate) fn configuration(common: &Common) -> Result<(Loaded, Option<Arc<Simulator>>), CliError> {
+    configure(common, &Simulated::default())
+}
+
+/// The configuration with the changes that its store keeps.
+pub(crate) fn stored(loaded: Loaded) -> Result<Loaded, CliError> {
+    Ok(with_stored(loaded)?)
+}
+
 fn loader(common: &Common) -> Loader<'static> {
     Loader::new(|name| std::env::var_os(name))
         .config_file(common.config.as_ref())
@@ -176,7 +186,7 @@ pub(crate) fn look(common: &Common) -> Result<Loaded, CliError> {
     match with_stored(loaded.clone()) {
         Ok(with_changes) => loaded = with_changes,
         Err(StartError::Store(StoreError::Locked { path })) => super::note(&format!(
-            "note: {path} is in use, so changes made while running are not shown; ask GET /api/admin/glm/config"
+            "note: {path} is in use, so changes made while running are not shown; `onelane config get` asks the daemon"
         )),
         Err(error) => return Err(error.into()),
     }

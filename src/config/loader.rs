@@ -28,7 +28,12 @@ pub(crate) const KEY_VARIABLES: [&str; 3] =
     ["ONELANE_API_KEY", ZAI_KEY_VARIABLE, "ZHIPUAI_API_KEY"];
 
 /// Variables that are read elsewhere: by the command line.
-const OTHER_VARIABLES: [&str; 2] = [CONFIG_VARIABLE, "ONELANE_LOG"];
+const OTHER_VARIABLES: [&str; 4] = [
+    CONFIG_VARIABLE,
+    "ONELANE_LOG",
+    "ONELANE_URL",
+    "ONELANE_CONTEXT",
+];
 /// One that the tests of this source read, and no program.
 const OF_TESTS: &str = "ONELANE_BLESS";
 

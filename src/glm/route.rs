@@ -132,8 +132,8 @@ impl Route {
         (!is_here && !self.straight.iter().any(is_straight)).then_some(hop)
     }
 
-    /// A client that goes this way.
-    pub(super) fn on(&self, client: ClientBuilder) -> ClientBuilder {
+    /// The same client, on this way.
+    pub fn on(&self, client: ClientBuilder) -> ClientBuilder {
         let client = match self.certificates.is_empty() {
             true => client,
             false => client.tls_certs_merge(self.certificates.clone()),

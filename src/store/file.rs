@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use redb::backends::FileBackend;
 use redb::{BackendError, StorageBackend};
+use sha2::{Digest as _, Sha256};
 
 use super::error::{FileError, Result};
 use super::locks::locks_of_the_file;
@@ -20,6 +21,32 @@ const PIECE_BYTES: usize = 1024 * 1024;
 const ROOM_BYTES: usize = 256 * 1024;
 /// Names that are tried for a copy.
 const COPIES_MAX: usize = 1_000;
+
+/// What tells the file of a store from every other file of this machine, whatever path leads to it; the same for whoever
+/// looks, also while another process has the store open. Errors are those of the system.
+pub fn identity(path: impl AsRef<Path>) -> io::Result<String> {
+    let path = path.as_ref();
+    let found = std::fs::metadata(path)?;
+    let mut hash = Sha256::new();
+    hash.update(b"onelane store\0");
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::MetadataExt as _;
+        hash.update(found.dev().to_be_bytes());
+        hash.update(found.ino().to_be_bytes());
+    }
+    #[cfg(not(unix))]
+    hash.update(path.canonicalize()?.to_string_lossy().as_bytes());
+    // A number of a file that is gone is given to another one.
+    if let Ok(created) = found.created()
+        && let Ok(since) = created.duration_since(std::time::UNIX_EPOCH)
+    {
+        hash.update(since.as_nanos().to_be_bytes());
+    }
+    let digest: [u8; 32] = hash.finalize().into();
+    let (first, _) = digest.split_first_chunk().unwrap_or((&[0; 8], &[]));
+    Ok(format!("{:016x}", u64::from_be_bytes(*first)))
+}
 
 /// Tells an opening of a store, which may read the whole file, to end. Clones are the same.
 #[derive(Debug, Clone, Default)]

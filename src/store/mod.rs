@@ -35,8 +35,8 @@ use redb::{
 };
 
 use self::error::{FileError, Result};
-pub use self::file::StopOpening;
 use self::file::StoreFile;
+pub use self::file::{StopOpening, identity};
 pub use self::look::stored_config;
 use crate::model::{
     AlertBook, AuditEntry, AuditId, Batch, BatchId, BatchInput, CallRecord, ClientKey,

@@ -69,6 +69,13 @@ impl Heard {
         }
     }
 
+    /// The first whole line so far that holds `text`.
+    fn line_so_far(&self, text: &str) -> Option<String> {
+        let said = self.text();
+        let mut whole = said.split_inclusive('\n').filter(|l| l.ends_with('\n'));
+        whole.find(|line| line.contains(text)).map(str::to_owned)
+    }
+
     fn text(&self) -> String {
         self.0.0.lock().unwrap().text.clone()
     }
@@ -122,6 +129,11 @@ impl Running {
     pub fn says(&self, text: &str) -> String {
         let line = self.stdout.line_with(text);
         line.unwrap_or_else(|| panic!("it ended without {text:?}: {}", self.stderr.text()))
+    }
+
+    /// The first line on standard output so far that holds `text`.
+    pub fn line_if_said(&self, text: &str) -> Option<String> {
+        self.stdout.line_so_far(text)
     }
 
     /// The first line on standard error that holds `text`.

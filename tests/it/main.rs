@@ -69,6 +69,7 @@ mod support;
 mod tasks;
 mod tls;
 mod turns;
+mod verbs;
 mod waits;
 mod webhooks;
 mod windows;

@@ -1,0 +1,369 @@
+//! `onelane doctor`: what an operator would look at first, each with what to do about it.
+
+use std::io::Write as _;
+use std::path::Path;
+use std::time::{Duration, Instant, SystemTime};
+
+use onelane::config::{Loaded, Origin};
+use onelane::store::StoreOptions;
+use serde::Deserialize;
+
+use super::client::{Daemon, Query};
+use super::findings::{Findings, tell};
+use super::nouns::{About, Budgets, Metrics};
+use super::owner::{Owner, owner};
+use super::status::stops;
+use super::words::{now, seconds, span};
+use crate::cli::args::DoctorArgs;
+use crate::cli::args::remote::Target;
+use crate::cli::exit::{CliError, Exit};
+use crate::cli::start;
+
+/// How long GLM may take to say which models there are.
+const GLM_WITHIN: Duration = Duration::from_secs(15);
+/// A clock that is so far from GLM's makes resets and days wrong.
+const CLOCK_OFF_MAX: Duration = Duration::from_secs(30);
+/// A device that takes so long for a commit holds up short calls.
+const SYNC_SLOW: Duration = Duration::from_millis(50);
+/// Syncs of which the middle one counts.
+const SYNCS: usize = 5;
+
+/// Looks at everything. Ends with the code of the first failure: 2 configuration, 3 store, 4 an operator has to act.
+pub(crate) async fn doctor(
+    args: &DoctorArgs,
+    target: &Target,
+    json: bool,
+) -> Result<Exit, CliError> {
+    let mut findings = Findings::default();
+    match start::configuration(&args.common) {
+        Err(error) => findings.fail("config", error),
+        Ok((loaded, simulator)) => {
+            config(&loaded, &mut findings);
+            let path = loaded.config.store.path.clone();
+            let daemon = match target.is_named() {
+                true => Daemon::of(target).map(|daemon| Owner::Daemon(Box::new(daemon))),
+                false => owner(&path, target).await,
+            };
+            let stored = match &daemon {
+                Ok(Owner::Daemon(_)) => Ok(loaded.clone()),
+                _ => start::stored(loaded.clone()),
+            };
+            let known = stored.unwrap_or_else(|_| loaded.clone());
+            glm(&known, &mut findings).await;
+            store(&path, &daemon, &mut findings);
+            match daemon {
+                Ok(Owner::Daemon(daemon)) => running(&daemon, &mut findings).await,
+                Ok(Owner::Nobody) => findings.ok("daemon", "none runs on this store"),
+                Ok(Owner::Gone(error)) => {
+                    findings.warn(
+                        "daemon",
+                        error.message,
+                        error.help.as_deref().unwrap_or_default(),
+                    );
+                }
+                Err(error) => findings.fail("daemon", error),
+            }
+            drop(simulator);
+        }
+    }
+    tell(findings, json)
+}
+
+fn config(loaded: &Loaded, findings: &mut Findings) {
+    let files = loaded.files();
+    let mut variables = Vec::new();
+    for setting in loaded.explain() {
+        if let Origin::Env(name) = setting.origin
+            && !variables.contains(&name.to_string())
+        {
+            variables.push(name.to_string());
+        }
+    }
+    let told: Vec<String> = files.into_iter().chain(variables).collect();
+    findings.ok(
+        "config",
+        match told.is_empty() {
+            true => "defaults alone".to_owned(),
+            false => told.join(", "),
+        },
+    );
+    for warning in &loaded.warnings {
+        findings.warn(
+            "config",
+            warning.to_string(),
+            "`onelane config show` tells where each value comes from",
+        );
+    }
+}
+
+#[derive(Deserialize)]
+struct Models {
+    data: Vec<Model>,
+}
+
+#[derive(Deserialize)]
+struct Model {
+    id: String,
+}
+
+async fn glm(loaded: &Loaded, findings: &mut Findings) {
+    let settings = &loaded.settings.glm;
+    if let Err(error) = loaded.config.check_key() {
+        findings.fail("key", CliError::usage(error.to_string()));
+        return;
+    }
+    let Some(key) = &loaded.config.glm.api_key else {
+        return;
+    };
+    let origin = loaded.origin("glm.api_key");
+    findings.ok("key", format!("{}, {origin}", key.masked()));
+    let url = &settings.base_url;
+    let client = match loaded.route() {
+        Ok(route) => route
+            .on(reqwest::Client::builder().timeout(GLM_WITHIN))
+            .build(),
+        Err(error) => {
+            findings.fail("glm", CliError::usage(error.to_string()));
+            return;
+        }
+    };
+    let Ok(client) = client else {
+        findings.fail(
+            "glm",
+            CliError::usage("the HTTP client can't be built")
+                .help("check glm.ca_file and glm.proxy"),
+        );
+        return;
+    };
+    let began = Instant::now();
+    let asked = client
+        .get(format!("{}/models", url.trim_end_matches('/')))
+        .bearer_auth(key.expose())
+        .send()
+        .await;
+    let answer = match asked {
+        Ok(answer) => answer,
+        Err(error) => {
+            let why = if error.is_timeout() {
+                "no answer in time"
+            } else {
+                "no connection"
+            };
+            let error = CliError::new(Exit::Held, format!("{url} can't be reached: {why}"))
+                .help("check the network, glm.base_url and glm.proxy");
+            findings.fail("glm", error);
+            return;
+        }
+    };
+    let took = seconds(began.elapsed().as_millis() as f64);
+    let date = answer
+        .headers()
+        .get("date")
+        .and_then(|date| date.to_str().ok());
+    let date = date.and_then(|date| httpdate::parse_http_date(date).ok());
+    let status = answer.status().as_u16();
+    let models = answer.text().await.ok();
+    let models: Option<Models> = models.and_then(|text| serde_json::from_str(&text).ok());
+    match (status, models) {
+        (200..=299, Some(models)) => {
+            let entitled = onelane::words::counted(models.data.len() as u64, "model", "models");
+            findings.ok("glm", format!("{url} answers in {took}; lists {entitled}"));
+            let known = |model: &str| {
+                models
+                    .data
+                    .iter()
+                    .any(|known| known.id.eq_ignore_ascii_case(model))
+            };
+            if !known(&settings.model) {
+                let text = format!("{} is not in GLM's list", settings.model);
+                findings.warn(
+                    "model",
+                    text,
+                    "free and vision models are missing there and answer; others are held (1220)",
+                );
+            }
+        }
+        (401 | 403, _) => {
+            let error = CliError::new(
+                Exit::Held,
+                format!("{url} does not take the key ({status})"),
+            )
+            .help("set another one: ZAI_API_KEY, ONELANE_API_KEY or glm.api_key_file");
+            findings.fail("glm", error);
+        }
+        (500.., _) => findings.warn(
+            "glm",
+            format!("{url} answers {status} in {took}"),
+            "the lane retries; look again later",
+        ),
+        _ => findings.ok(
+            "glm",
+            format!("{url} answers in {took}; it lists no models"),
+        ),
+    }
+    if let Some(date) = date {
+        clock(date, findings);
+    }
+}
+
+/// The date of an answer has whole seconds.
+fn clock(theirs: SystemTime, findings: &mut Findings) {
+    let ours = SystemTime::now();
+    let off = ours
+        .duration_since(theirs)
+        .unwrap_or_else(|error| error.duration());
+    match off > CLOCK_OFF_MAX {
+        true => findings.warn(
+            "clock",
+            format!("{} from GLM's", span(off.as_millis() as u64)),
+            "set this machine's clock: resets, budgets and days go by it",
+        ),
+        false => findings.ok(
+            "clock",
+            format!(
+                "within {} of GLM's",
+                span(off.as_millis().max(1_000) as u64)
+            ),
+        ),
+    }
+}
+
+fn store(path: &str, daemon: &Result<Owner, CliError>, findings: &mut Findings) {
+    let file = Path::new(path);
+    let size = match std::fs::metadata(file) {
+        Ok(found) => format!("{} KB", found.len() / 1024),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => "not there yet".to_owned(),
+        Err(error) => {
+            let error = CliError::new(Exit::Store, format!("{path} can't be looked at: {error}"))
+                .help("check the path and its permissions, or name another store with --store");
+            findings.fail("store", error);
+            return;
+        }
+    };
+    let is_open = matches!(daemon, Ok(Owner::Daemon(_)));
+    if file.exists()
+        && !is_open
+        && let Err(error) = onelane::store::RedbStore::open_to_look(file, StoreOptions::default())
+    {
+        findings.fail("store", error.into());
+        return;
+    }
+    let directory = file
+        .parent()
+        .filter(|directory| !directory.as_os_str().is_empty());
+    match sync_time(directory.unwrap_or(Path::new("."))) {
+        Ok(took) => {
+            let told = format!(
+                "{path}, {size}, a sync takes {:.2} ms",
+                took.as_secs_f64() * 1_000.0
+            );
+            match took > SYNC_SLOW {
+                true => findings.warn(
+                    "store",
+                    told,
+                    "every job waits for such syncs: put the store on a faster local disk",
+                ),
+                false => findings.ok("store", told),
+            }
+        }
+        Err(error) => {
+            let error = CliError::new(
+                Exit::Store,
+                format!("beside {path} nothing can be written: {error}"),
+            )
+            .help("free some space, check permissions, or name another store with --store");
+            findings.fail("store", error);
+        }
+    }
+}
+
+/// How long the device takes to make a page durable.
+fn sync_time(directory: &Path) -> std::io::Result<Duration> {
+    let path = directory.join(format!(".onelane-doctor-{}", std::process::id()));
+    let timed = || {
+        let mut file = std::fs::File::options()
+            .write(true)
+            .create_new(true)
+            .open(&path)?;
+        let mut took = Vec::new();
+        for _ in 0..SYNCS {
+            let began = Instant::now();
+            file.write_all(&[0; 4096])?;
+            file.sync_data()?;
+            took.push(began.elapsed());
+        }
+        took.sort();
+        Ok(took.get(SYNCS / 2).copied().unwrap_or_default())
+    };
+    let took = timed();
+    let _ = std::fs::remove_file(&path);
+    took
+}
+
+async fn running(daemon: &Daemon, findings: &mut Findings) {
+    let about = match daemon
+        .about()
+        .await
+        .and_then(|answer| answer.read::<About>())
+    {
+        Ok(about) => about,
+        Err(error) => {
+            findings.fail("daemon", error);
+            return;
+        }
+    };
+    let (url, version) = (daemon.url(), &about.version);
+    match version == env!("CARGO_PKG_VERSION") {
+        true => findings.ok("daemon", format!("{url}, version {version}")),
+        false => findings.warn(
+            "daemon",
+            format!(
+                "{url} is version {version}, this is {}",
+                env!("CARGO_PKG_VERSION")
+            ),
+            "start it anew with this version, or use the onelane of that one",
+        ),
+    }
+    let none = Query::default();
+    let metrics = daemon.get("/api/admin/glm/metrics", &none).await;
+    match metrics.and_then(|answer| answer.read::<Metrics>()) {
+        Ok(metrics) => {
+            let stops = stops(&metrics.lane, now());
+            let needs_operator = metrics
+                .lane
+                .holds
+                .iter()
+                .any(|hold| hold.kind == "operator");
+            match stops.first() {
+                None => findings.ok("lane", "goes on"),
+                Some(first) if needs_operator => {
+                    let error = CliError::new(Exit::Held, first.clone());
+                    findings.fail(
+                        "lane",
+                        error.help(
+                            "`onelane holds ls` tells more; `onelane lane resume` tries again",
+                        ),
+                    );
+                }
+                Some(first) => findings.warn("lane", first.clone(), "`onelane status` tells more"),
+            }
+            if metrics.maybe_billed > 0 {
+                let told = format!("{} calls may have been billed", metrics.maybe_billed);
+                findings.warn("books", told, "see GET /api/admin/glm/maybe-billed");
+            }
+        }
+        Err(error) => findings.fail("lane", error),
+    }
+    let budgets = daemon.get("/api/admin/glm/budgets", &none).await;
+    if let Ok(Budgets { budgets }) = budgets.and_then(|answer| answer.read()) {
+        for budget in budgets.iter().filter(|budget| budget.short) {
+            let told = format!(
+                "{}: {} of {} spent",
+                budget.budget,
+                budget.spent.text(),
+                budget.limit.text()
+            );
+            findings.warn("budget", told, "`onelane budget set` raises it");
+        }
+    }
+}
