@@ -1,6 +1,7 @@
 //! What operators did, on record: each order is there before it is carried out, so that none is carried out unseen, and
 //! what became of it after that. An order that dies with the process stays as one that was begun.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -10,13 +11,14 @@ use onelane_core::model::{
 };
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use serde_json::value::{RawValue, to_raw_value};
 use warp::http::Method;
 use warp::http::header::{CONTENT_ENCODING, CONTENT_LENGTH};
 
 use super::answer::{Json, Reply};
 use super::body::Body;
-use super::endpoint::{Endpoint, Incoming};
+use super::endpoint::{Endpoint, Incoming, properties};
 use super::input::{Input, Nothing};
 use super::principal::{Access, Principal};
 use super::problem::{Kind, Problem};
@@ -68,7 +70,7 @@ pub(super) async fn answer(
     entry.on = (!on.is_empty()).then(|| on.join(" "));
     let before = endpoint.changes_settings.then(|| api.lane.config_view());
     if before.is_none() {
-        entry.detail = detail(&said);
+        entry.detail = known(&said, &endpoint.body_schema).and_then(|known| detail(&known));
     }
     let (api, method, path) = (Arc::clone(api), endpoint.method.clone(), endpoint.path);
     let task = tokio::spawn(async move {
@@ -125,6 +127,14 @@ struct Trial {
     dry_run: bool,
 }
 
+/// What of an order's body its endpoint knows: anything else is nobody's order, and may be a secret that was sent to the
+/// wrong place.
+fn known(said: &[u8], schema: &Value) -> Option<Vec<u8>> {
+    let mut said: BTreeMap<String, &RawValue> = serde_json::from_slice(said).ok()?;
+    said.retain(|name, _| properties(schema).any(|(known, _)| known == name));
+    serde_json::to_vec(&said).ok()
+}
+
 /// What an order said, or the beginning of it.
 fn detail(said: &[u8]) -> Option<Box<RawValue>> {
     let said: &RawValue = serde_json::from_slice(said).ok()?;
@@ -177,6 +187,16 @@ pub(super) async fn list(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_an_endpoint_does_not_know_is_no_part_of_an_order() {
+        let schema = serde_json::json!({"properties": {"reason": {}, "priority": {}}});
+        let kept = |said: &str| known(said.as_bytes(), &schema).map(String::from_utf8);
+        let said = r#"{"reason":"lunch","apiKey":"a secret","priority": 1.50}"#;
+        let want = r#"{"priority":1.50,"reason":"lunch"}"#;
+        assert_eq!(kept(said), Some(Ok(want.to_owned())));
+        assert_eq!(kept("[1]"), None);
+    }
 
     #[test]
     fn of_a_long_order_the_beginning_is_kept_and_of_what_is_no_json_nothing() {

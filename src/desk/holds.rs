@@ -78,7 +78,7 @@ pub(super) async fn page(asked: Asked) -> Answered {
             state,
             says: why
                 .as_ref()
-                .map(|reason| capitalised(&reasons::sentence(reason, lang))),
+                .map(|reason| capitalised(&reasons::sentence(reason, now, lang))),
             help: why.as_ref().and_then(|reason| reasons::help(reason, lang)),
             failures: fill(
                 t.failures_in_window,
@@ -94,7 +94,7 @@ pub(super) async fn page(asked: Asked) -> Answered {
                 .map(|at| When::of(at.as_told(now).until, now, w)),
             is_closed: breaker.state == BreakerState::Closed,
         },
-        stopped: stopped.map(|reason| capitalised(&reasons::sentence(reason, lang))),
+        stopped: stopped.map(|reason| capitalised(&reasons::sentence(reason, now, lang))),
     };
     asked.page(&page)
 }
@@ -106,7 +106,7 @@ impl Row {
         Self {
             path: hold_path(scope),
             tone: tone(&reason).class(),
-            says: capitalised(&reasons::sentence(&reason, lang)),
+            says: capitalised(&reasons::sentence(&reason, now, lang)),
             help: reasons::help(&reason, lang).map(capitalised),
             code: hold.code.clone(),
             message: hold.message.clone(),
