@@ -89,6 +89,7 @@ pub(super) async fn answer(
         }
         if let (Some(before), Ok(_)) = (before, &answered) {
             let changed = differences(&before, &api.lane.config_view());
+            let changed = with_given(changed, &said);
             entry.detail = detail(changed.to_string().as_bytes());
         }
         put(&api, &entry).await;
@@ -133,6 +134,22 @@ fn known(said: &[u8], schema: &Value) -> Option<Vec<u8>> {
     let mut said: BTreeMap<String, &RawValue> = serde_json::from_slice(said).ok()?;
     said.retain(|name, _| properties(schema).any(|(known, _)| known == name));
     serde_json::to_vec(&said).ok()
+}
+
+/// The settings that changed, with those that an order named and that look alike before and after: secrets are masked.
+fn with_given(changed: Value, said: &[u8]) -> Value {
+    let (Value::Object(mut changed), Ok(Value::Object(said))) =
+        (changed, serde_json::from_slice(said))
+    else {
+        return Value::Null;
+    };
+    for name in said.keys() {
+        let is_told = |path: &String| path.split('.').next() == Some(name.as_str());
+        if !changed.keys().any(is_told) {
+            changed.insert(name.clone(), Value::from("given"));
+        }
+    }
+    Value::Object(changed)
 }
 
 /// What an order said, or the beginning of it.
@@ -196,6 +213,14 @@ mod tests {
         let want = r#"{"priority":1.50,"reason":"lunch"}"#;
         assert_eq!(kept(said), Some(Ok(want.to_owned())));
         assert_eq!(kept("[1]"), None);
+    }
+
+    #[test]
+    fn a_setting_that_looks_alike_since_it_is_masked_is_named_all_the_same() {
+        let changed = serde_json::json!({"lane.pace": {"before": 1, "after": 2}});
+        let said = br#"{"lane": {"pace": 2}, "apiKey": "s3cret"}"#;
+        let want = serde_json::json!({"lane.pace": {"before": 1, "after": 2}, "apiKey": "given"});
+        assert_eq!(with_given(changed, said), want);
     }
 
     #[test]

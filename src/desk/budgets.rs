@@ -38,7 +38,7 @@ struct Row {
 pub(super) async fn page(asked: Asked) -> Answered {
     let (now, w) = (asked.visit.now(), asked.words());
     let t = Terms::of(asked.look.lang);
-    let calendar = asked.lane().settings().calendar.clone();
+    let calendar = asked.lane().settings().calendar;
     let mut all = asked.lane().budgets().await?;
     // The nearest to its limit first.
     all.sort_by_key(|status| std::cmp::Reverse(per_mille(status)));

@@ -9,6 +9,7 @@ use warp::http::header::CONTENT_DISPOSITION;
 use super::asked::{Answered, Asked};
 use super::frame::{Frame, Nav, Note};
 use super::lists::{Field, Tab, cursor, link, narrowed, of, with};
+use super::meaning;
 use super::overview::outcome;
 use super::recent::waited;
 use super::show::{When, duration, encoded, money, number, short};
@@ -152,12 +153,12 @@ impl Row {
             tone: tone.class(),
             outcome,
             status: call.status_code,
-            says: call.failure.as_ref().map(|failure| failure.message.clone()),
+            says: call.failure.as_ref().map(|failure| meaning::of(failure).0),
             waited: waited(call).map(|ms| duration(ms, w)),
             answer: duration(call.response_time_ms, w),
             tokens: usage.is_reported().then(|| {
                 let parts = [usage.prompt_tokens, usage.completion_tokens];
-                parts.map(|n| number(n)).join(" + ")
+                parts.map(number).join(" + ")
             }),
             cost: call.cost.map(money),
             is_in_doubt: call.is_billing_open(),

@@ -55,7 +55,7 @@ pub(super) async fn page(asked: Asked) -> Answered {
     let wanted = asked.query("days").and_then(|days| days.parse().ok());
     let days = DAYS.into_iter().find(|days| Some(*days) == wanted);
     let days = days.unwrap_or(DAYS_FIRST);
-    let calendar = asked.lane().settings().calendar.clone();
+    let calendar = asked.lane().settings().calendar;
     let today = calendar.day(asked.visit.now());
     let first = Day(today.0.saturating_sub_unsigned(days - 1));
     let given: Pairs = vec![

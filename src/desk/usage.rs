@@ -84,7 +84,7 @@ pub(super) async fn page(asked: Asked) -> Answered {
         asked: &asked,
         given: &given,
         days: [start, end],
-        calendar: asked.lane().settings().calendar.clone(),
+        calendar: asked.lane().settings().calendar,
         t,
     };
     let total = total.rows.first();

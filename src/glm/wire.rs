@@ -2,11 +2,12 @@
 //! will understand tomorrow goes through today.
 
 use std::borrow::Cow;
+use std::ops::Range;
 
 use onelane_actors::ports::GlmCall;
 use onelane_core::model::model_name::{canonical, is_model};
 use onelane_core::model::{Face, Request};
-use serde::ser::Serialize;
+use serde::de::Error as _;
 use serde_json::value::RawValue;
 
 use crate::object::Object;
@@ -52,84 +53,122 @@ fn prompt_body(call: &GlmCall, prompt: &str) -> Result<Vec<u8>, serde_json::Erro
 }
 
 /// The body of a face with what the lane has to set: the model that is called, where it is not the one that the body
-/// names; the id of the attempt; that nothing comes in pieces, where it can't. All else is as the client wrote it.
+/// names; the id of the attempt; that nothing comes in pieces, where it can't. All else is as the client wrote it, to the
+/// byte.
 fn whole_body(call: &GlmCall, face: Face, raw: &RawValue) -> Result<Vec<u8>, serde_json::Error> {
     let fields: Object<'_> = serde_json::from_str(raw.get())?;
-    let mut out = ObjectWriter::with_capacity(raw.get().len() + 128);
-    let (mut has_model, mut has_id, mut has_stream) = (false, false, false);
+    let mut text = Spliced::new(raw.get());
+    let id = || serde_json::to_string(call.request_id.as_str());
+    let model = || serde_json::to_string(&call.model);
     // Only a task is asked for what its client wants in pieces, and not told so.
     let asks = |value: &RawValue| value.get() == "true";
     let is_stopped = !call.streams && face.streams() && fields.get("stream").is_some_and(asks);
+    let mut before = None;
+    let mut seen = Vec::new();
     for (name, value) in fields.iter() {
-        match name {
-            "model" => {
-                if !std::mem::replace(&mut has_model, true) {
-                    out.model(call, value)?;
-                }
-            }
-            "request_id" if face.echoes() => {
-                if !std::mem::replace(&mut has_id, true) {
-                    out.field("request_id", call.request_id.as_str())?;
-                }
-            }
-            "stream" => {
-                if !std::mem::replace(&mut has_stream, true) {
-                    match is_stopped {
-                        true => out.field("stream", &false)?,
-                        false => out.field("stream", value)?,
-                    }
-                }
-            }
-            // Means something only with `stream`.
-            "stream_options" if is_stopped => {}
-            // The queue serves it: GLM is asked for the answer itself.
-            "background" if value.get() == "true" => out.field("background", &false)?,
-            name => out.field(name, value)?,
+        let is_set = matches!(name, "model" | "request_id" | "stream");
+        if is_set && seen.contains(&name) {
+            // The first one counts.
+            text.cut(before, value);
+            before = Some(value);
+            continue;
         }
+        seen.extend(is_set.then_some(name));
+        match name {
+            "model" if !is_called(call, value) => text.replace(value, model()?),
+            "request_id" if face.echoes() => text.replace(value, id()?),
+            "stream" if is_stopped => text.replace(value, "false".to_owned()),
+            // Means something only with `stream`.
+            "stream_options" if is_stopped => text.cut(before, value),
+            // The queue serves it: GLM is asked for the answer itself.
+            "background" if face == Face::Responses && asks(value) => {
+                text.replace(value, "false".to_owned());
+            }
+            _ => {}
+        }
+        before = Some(value);
     }
-    if !has_model {
-        out.field("model", &call.model)?;
+    let mut more = Vec::new();
+    if fields.get("model").is_none() {
+        more.push(format!("\"model\":{}", model()?));
     }
-    if face.echoes() && !has_id {
-        out.field("request_id", call.request_id.as_str())?;
+    if face.echoes() && fields.get("request_id").is_none() {
+        more.push(format!("\"request_id\":{}", id()?));
     }
-    Ok(out.end())
+    let comma = if before.is_some() { "," } else { "" };
+    if !more.is_empty() {
+        text.append(format!("{comma}{}", more.join(",")));
+    }
+    text.end()
 }
 
-struct ObjectWriter(Vec<u8>);
+/// Whether a body names the model that is called, however it spells it.
+fn is_called(call: &GlmCall, named: &RawValue) -> bool {
+    let name: Option<Cow<'_, str>> = serde_json::from_str(named.get()).ok();
+    name.is_some_and(|name| is_model(&name, &canonical(&call.model)))
+}
 
-impl ObjectWriter {
-    fn with_capacity(bytes: usize) -> Self {
-        let mut out = Vec::with_capacity(bytes);
-        out.push(b'{');
-        Self(out)
-    }
+/// The text of an object with some places of it changed.
+struct Spliced<'a> {
+    text: &'a str,
+    /// What comes in the place of what, from the front to the back.
+    changes: Vec<(Range<usize>, String)>,
+}
 
-    fn field<T: Serialize + ?Sized>(
-        &mut self,
-        name: &str,
-        value: &T,
-    ) -> Result<(), serde_json::Error> {
-        if self.0.len() > 1 {
-            self.0.push(b',');
+impl<'a> Spliced<'a> {
+    const fn new(text: &'a str) -> Self {
+        Self {
+            text,
+            changes: Vec::new(),
         }
-        serde_json::to_writer(&mut self.0, name)?;
-        self.0.push(b':');
-        serde_json::to_writer(&mut self.0, value)
     }
 
-    /// The model, as the body spells it where that is the one to call.
-    fn model(&mut self, call: &GlmCall, own: &RawValue) -> Result<(), serde_json::Error> {
-        let name: Option<Cow<'_, str>> = serde_json::from_str(own.get()).ok();
-        if name.is_some_and(|name| is_model(&name, &canonical(&call.model))) {
-            return self.field("model", own);
+    /// Where a value of the text stands in it.
+    fn place(&self, value: &RawValue) -> Range<usize> {
+        let (whole, part) = (self.text.as_ptr().addr(), value.get().as_ptr().addr());
+        let from = part.saturating_sub(whole);
+        from..from + value.get().len()
+    }
+
+    fn replace(&mut self, value: &RawValue, with: String) {
+        self.changes.push((self.place(value), with));
+    }
+
+    /// Leaves out a field, which stands behind the field of another value or is the first.
+    fn cut(&mut self, before: Option<&RawValue>, value: &RawValue) {
+        let end = self.place(value).end;
+        let range = match before {
+            Some(before) => self.place(before).end..end,
+            None => {
+                let begin = self.text.find('{').map_or(0, |at| at + 1);
+                let rest = self.text.get(end..).unwrap_or_default();
+                // With the comma behind it, if another field follows.
+                let blanks = rest.len() - rest.trim_start().len();
+                let comma = usize::from(rest.trim_start().starts_with(','));
+                begin..end + (blanks + 1) * comma
+            }
+        };
+        self.changes.push((range, String::new()));
+    }
+
+    /// Adds something before the end of the object.
+    fn append(&mut self, text: String) {
+        let end = self.text.rfind('}').unwrap_or(self.text.len());
+        self.changes.push((end..end, text));
+    }
+
+    fn end(self) -> Result<Vec<u8>, serde_json::Error> {
+        let added: usize = self.changes.iter().map(|(_, with)| with.len()).sum();
+        let mut out = String::with_capacity(self.text.len() + added);
+        let mut at = 0;
+        let outside = || serde_json::Error::custom("a change lies outside of the body");
+        for (range, with) in self.changes {
+            out.push_str(self.text.get(at..range.start).ok_or_else(outside)?);
+            out.push_str(&with);
+            at = range.end;
         }
-        self.field("model", &call.model)
-    }
-
-    fn end(mut self) -> Vec<u8> {
-        self.0.push(b'}');
-        self.0
+        out.push_str(self.text.get(at..).ok_or_else(outside)?);
+        Ok(out.into_bytes())
     }
 }
 
@@ -232,9 +271,7 @@ mod tests {
                 call.streams = streams;
                 String::from_utf8(body(&call).unwrap()).unwrap()
             };
-            // Between the fields themselves only commas are the lane's.
-            let odd = odd.replace(", \"o\" : ", ",\"o\":");
-            let own = format!(r#"{{"model":" GLM-4.7",{odd},{subject},"stream":false}}"#);
+            let own = format!(r#"{{ "mod\u0065l" :" GLM-4.7",{odd} , {subject},"stream":false }}"#);
             let want = format!("{}{id}}}", own.strip_suffix('}').unwrap());
             assert_eq!(sent(&own, false), want, "{face:?}");
             let bare = format!("{{{subject},{odd}}}");
@@ -249,11 +286,31 @@ mod tests {
     }
 
     #[test]
+    fn what_means_nothing_without_a_stream_is_left_out_wherever_it_stands() {
+        for (chat, want) in [
+            (
+                r#"{ "stream_options":{} , "stream":true,"messages":[{}],"model":"glm-4.7"}"#,
+                r#"{ "stream":false,"messages":[{}],"model":"glm-4.7","request_id":"$ID"}"#,
+            ),
+            (
+                r#"{"messages":[{}],"stream":true,"model":"glm-4.7" , "stream_options":{"a":1} }"#,
+                r#"{"messages":[{}],"stream":false,"model":"glm-4.7" ,"request_id":"$ID"}"#,
+            ),
+        ] {
+            check(chat, want);
+        }
+    }
+
+    #[test]
     fn what_the_queue_serves_in_the_background_is_asked_for_in_the_foreground() {
         let json = r#"{"input":"hi","background":true,"store":true,"model":"glm-4.7"}"#;
         let call = call(Request::body(Face::Responses, json).unwrap());
         let want = json.replace("\"background\":true", "\"background\":false");
         assert_eq!(String::from_utf8(body(&call).unwrap()).unwrap(), want);
+        // Elsewhere it is a field like any other.
+        let json = r#"{"messages":[{}],"background":true,"model":"glm-4.7"}"#;
+        let sent = body(&self::call(Request::body(Face::Messages, json).unwrap()));
+        assert_eq!(String::from_utf8(sent.unwrap()).unwrap(), json);
     }
 
     #[test]

@@ -239,6 +239,10 @@ async fn every_order_is_on_record_whether_a_page_or_the_api_gave_it_and_tells_no
     );
     assert!(rows[0]["problem"].is_string());
     assert_eq!(rows[1]["detail"]["maxRetries"]["after"], 7);
+    assert_eq!(
+        rows[1]["detail"]["apiKey"], "given",
+        "and nothing more of it"
+    );
     assert_eq!((&rows[2]["count"], &rows[2]["detail"]), (&json!(3), &many));
     assert_eq!(
         (&rows[3]["from"], &rows[3]["by"]),

@@ -158,7 +158,10 @@ fn body(args: &CreateKeyArgs) -> Value {
     );
     let faces: Vec<&str> = args.faces.iter().copied().map(Face::name).collect();
     add("faces", (!faces.is_empty()).then(|| json!(faces)));
-    add("namesSessions", args.no_sessions.then(|| json!(false)));
+    add(
+        "namesSessions",
+        args.no_sessions.then_some(Value::Bool(false)),
+    );
     add("callsInFlight", args.calls_in_flight.map(|n| json!(n)));
     add(
         "requestsPerMinute",
@@ -186,7 +189,7 @@ fn body(args: &CreateKeyArgs) -> Value {
         "onDisconnect",
         args.on_disconnect.map(|what| json!(what.to_string())),
     );
-    add("jwt", args.jwt.then(|| json!(true)));
+    add("jwt", args.jwt.then_some(Value::Bool(true)));
     Value::Object(body)
 }
 

@@ -30,7 +30,8 @@ const KEY_WITHIN: Duration = Duration::from_millis(100);
 /// Shows the lane until it is told to stop. For programs a document a look.
 pub(super) async fn top(args: &TopArgs, daemon: &Daemon, json: bool) -> Result<Exit, CliError> {
     let mut signals = Signals::install().map_err(start::no_signals)?;
-    if !json && !(std::io::stdout().is_terminal() && std::io::stdin().is_terminal()) {
+    let is_terminal = std::io::stdout().is_terminal() && std::io::stdin().is_terminal();
+    if !json && !is_terminal {
         return Err(CliError::usage("top needs a terminal").help(
             "`onelane status` says the same once; `onelane top --json` prints it again and again",
         ));
