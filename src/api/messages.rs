@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use onelane_core::model::Face;
 use onelane_core::money::estimate;
 use schemars::JsonSchema;
 use serde::Serialize;
@@ -9,6 +10,7 @@ use serde::Serialize;
 use super::Api;
 use super::answer::Json;
 use super::gateway::{Call, Messages};
+use super::granted::Said;
 use super::input::{Ignored, Input, Nothing};
 use super::problem::{Kind, Problem};
 use crate::estimate::GlmTokenizer;
@@ -26,6 +28,11 @@ pub(super) async fn count_tokens(
     api: Arc<Api>,
     input: Input<Nothing, Ignored, Call<Messages>>,
 ) -> Result<Json<Counted>, Problem> {
+    api.allow(
+        &input.principal,
+        Face::Messages,
+        &Said::read(&input.headers)?,
+    )?;
     let submission = input.body.submission;
     let model = submission.model_in(&api.lane.settings());
     // A long prompt takes a while.

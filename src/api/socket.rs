@@ -27,6 +27,8 @@ const LOOK_AGAIN: Duration = Duration::from_millis(10);
 /// A client that has closed its direction of the connection is asked for the first time after this: most
 /// answers are there before.
 const ASK_AFTER: Duration = Duration::from_secs(2);
+/// The same where the job can't be taken up again: who waits for its slot waits for this.
+const ASK_SOON: Duration = Duration::from_millis(20);
 /// And again after this.
 const ASK_EVERY: Duration = Duration::from_secs(10);
 /// But not again while the last question may still be refused.
@@ -74,7 +76,7 @@ enum Seen {
 impl Shared {
     /// What shows of the client, whoever has been told. Of what is encrypted nobody can say that it is over.
     fn sight(&mut self) -> Sight {
-        let is_all_read = self.ahead.is_empty();
+        let is_all_read = self.is_all_read();
         let closing = match &mut self.channel {
             Channel::Clear(bytes) => is_all_read && bytes.have_closed(),
             Channel::Tls(_) => false,
@@ -83,8 +85,13 @@ impl Shared {
         Sight { closing, broken }
     }
 
+    /// Whether all is read that means anything: empty lines between requests mean nothing.
+    fn is_all_read(&self) -> bool {
+        self.ahead.iter().all(|byte| matches!(byte, b'\r' | b'\n'))
+    }
+
     fn look(&mut self, cx: &mut Context<'_>) -> Poll<Seen> {
-        if !self.ahead.is_empty() {
+        if !self.is_all_read() || self.ahead.len() >= WATCHED_BYTES {
             return Poll::Ready(Seen::Bytes);
         }
         let mut bytes = [0; WATCHED_BYTES];
@@ -161,11 +168,19 @@ impl Socket {
         self.presence.closing();
         self.shared().channel.bytes().keep_alive();
         let mut asked_at: Option<Instant> = None;
-        let mut ask_at = Instant::now() + ASK_AFTER;
-        let mut look_every = LOOK_EVERY;
+        // A job that nobody can come back for ends with its client.
+        let (ask_after, mut look_every) = match self.presence.is_hurried() {
+            true => (ASK_SOON, LOOK_SOON),
+            false => (ASK_AFTER, LOOK_EVERY),
+        };
+        let mut ask_at = Instant::now() + ask_after;
         loop {
             tokio::select! {
-                () = tokio::time::sleep(look_every) => look_every = LOOK_EVERY,
+                () = tokio::time::sleep(look_every) => {
+                    if asked_at.is_some_and(|asked| asked.elapsed() > LOOK_EVERY) {
+                        look_every = LOOK_EVERY;
+                    }
+                }
                 // Somebody asks the same, and wants to know whether it is this one again.
                 () = self.presence.asked() => {
                     ask_at = asked_at.map_or_else(Instant::now, |asked| asked + ASK_APART);

@@ -3,20 +3,16 @@
 use std::sync::LazyLock;
 
 use sha2::{Digest, Sha256};
-use warp::http::StatusCode;
-use warp::http::header::{CACHE_CONTROL, ETAG, IF_NONE_MATCH};
 
-use super::asked::{Answered, Asked};
 use super::sessions::hex;
-use crate::api::site::{Kind, Problem, Reply};
 
 /// A file that is part of the program.
-struct Asset {
+pub(super) struct Asset {
     /// With the digest of its content.
     name: String,
-    digest: String,
-    media: &'static str,
-    content: &'static str,
+    pub(super) digest: String,
+    pub(super) media: &'static str,
+    pub(super) content: &'static str,
 }
 
 impl Asset {
@@ -66,20 +62,8 @@ pub(super) fn links() -> Links {
     }
 }
 
-/// `GET /desk/assets/{name}`.
-pub(super) async fn asset(asked: Asked) -> Answered {
-    let name = asked.part("name");
+/// The file of this name.
+pub(super) fn find(name: &str) -> Option<&'static Asset> {
     let known = [&*STYLE, &*SCRIPT, &*ICON];
-    let found = known.into_iter().find(|asset| asset.name == name);
-    let Some(asset) = found else {
-        return Err(Problem::new(Kind::UnknownRoute, "there is no such file"));
-    };
-    let tag = format!("W/\"{}\"", asset.digest);
-    let had = asked.visit.headers.get(IF_NONE_MATCH);
-    let reply = match had.is_some_and(|had| had.as_bytes() == tag.as_bytes()) {
-        true => Reply::text(StatusCode::NOT_MODIFIED, "", Vec::new()),
-        false => Reply::text(StatusCode::OK, asset.media, asset.content.into()),
-    };
-    let for_good = "public, max-age=31536000, immutable";
-    Ok(reply.with(ETAG, tag).with(CACHE_CONTROL, for_good))
+    known.into_iter().find(|asset| asset.name == name)
 }

@@ -23,7 +23,7 @@
 //! | `gate`, `sessions`, `tries` | who gets in: log in and out, sessions in memory, forms that are our own; how often somebody may try |
 //! | `words`, `reasons`, `meaning` | both languages, a message a field; why jobs wait in Chinese (in English the core's own words); what GLM said and what that means |
 //! | `show` | numbers, times and money as people read them |
-//! | `assets` | style, script and icon, named by their content |
+//! | `assets`, `files` | style, script and icon, named by their content |
 //! | `live` | the stream that tells a page to look again |
 //! | `headline`, `recent` | the first line; what the latest calls tell |
 //! | `search`, `waterfall` | jobs by their words; the picture of a life |
@@ -45,6 +45,7 @@ mod calls;
 mod chart;
 mod config;
 mod config_form;
+mod files;
 mod frame;
 mod gate;
 mod headline;

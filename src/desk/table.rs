@@ -9,7 +9,7 @@ use warp::http::Method;
 use super::asked::{Answered, Asked, Parts};
 use super::gate::Entry;
 use super::{
-    Desk, alerts, assets, audit, batches, budgets, calls, config, gate, holds, job, jobs, keys,
+    Desk, alerts, audit, batches, budgets, calls, config, files, gate, holds, job, jobs, keys,
     live, models, orders, overview, slots, usage,
 };
 use crate::api::site::{Access, Kind, Paths, Problem, Reply, Visit};
@@ -110,7 +110,7 @@ pub(super) fn pages() -> Table {
         POST "/desk/resume" Operate orders::resume;
         POST "/desk/release" Operate orders::release;
         POST "/desk/concurrency" Operate orders::concurrency;
-        GET "/desk/assets/{name}" Anybody assets::asset;
+        GET "/desk/assets/{name}" Anybody files::asset;
     })
 }
 

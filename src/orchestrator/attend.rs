@@ -70,6 +70,9 @@ impl Orchestrator {
         client: Client,
         on_disk: impl FnOnce(Submitted) + Send + 'static,
     ) -> Attended {
+        if client.reattach.is_zero() && submission.idempotency_key.is_none() {
+            client.presence.hurry();
+        }
         let (waiter, attended) = oneshot::channel();
         let returned = Return { client, waiter };
         match self.inner.clients.come_back(returned).await {

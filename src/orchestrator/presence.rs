@@ -53,6 +53,8 @@ pub(crate) struct Presence {
     is_wanted: AtomicBool,
     course: watch::Sender<Course>,
     look: OnceLock<Look>,
+    /// Once it leaves, its job is nobody's.
+    is_hurried: AtomicBool,
 }
 
 impl fmt::Debug for Presence {
@@ -64,6 +66,16 @@ impl fmt::Debug for Presence {
 }
 
 impl Presence {
+    /// Nobody can come back for its job: whether it has left is to be found out at once.
+    pub(super) fn hurry(&self) {
+        self.is_hurried.store(true, Ordering::Release);
+    }
+
+    /// Whether that is to be found out at once.
+    pub(crate) fn is_hurried(&self) -> bool {
+        self.is_hurried.load(Ordering::Acquire)
+    }
+
     /// It has closed its own direction.
     pub(crate) fn closing(&self) {
         self.is_closing.store(true, Ordering::Release);

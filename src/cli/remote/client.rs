@@ -8,7 +8,6 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::fault;
-use super::parts::Parts;
 use super::target::Place;
 use super::url::{Way, segment, way};
 use crate::cli::args::remote::Target;
@@ -79,7 +78,7 @@ impl Query {
         }
     }
 
-    fn text(&self) -> String {
+    pub(super) fn text(&self) -> String {
         let pairs = self.0.iter();
         let pairs = pairs.map(|(name, value)| format!("{name}={}", segment(value)));
         let pairs: Vec<String> = pairs.collect();
@@ -226,19 +225,25 @@ impl Daemon {
         Err(fault::problem(self, status, &text, &asked))
     }
 
-    async fn send(
+    /// A request with the token, if there is one.
+    pub(super) fn request(&self, method: Method, path: &str) -> reqwest::RequestBuilder {
+        let request = self.http.request(method, format!("{}{path}", self.base));
+        match self.token() {
+            Some(token) => request.bearer_auth(token.expose()),
+            None => request,
+        }
+    }
+
+    pub(super) async fn send(
         &self,
         method: Method,
         path: &str,
         body: Option<String>,
         within: Option<Duration>,
     ) -> Result<reqwest::Response, CliError> {
-        let mut request = self.http.request(method, format!("{}{path}", self.base));
+        let mut request = self.request(method, path);
         if let Some(within) = within {
             request = request.timeout(within);
-        }
-        if let Some(token) = self.token() {
-            request = request.bearer_auth(token.expose());
         }
         if let Some(body) = body {
             request = request
@@ -249,49 +254,6 @@ impl Daemon {
             .send()
             .await
             .map_err(|error| fault::unreachable(self, &error))
-    }
-
-    /// A chat that is streamed, for this user; `None`: it was refused, or failed.
-    pub(crate) async fn chat(&self, body: &str, user: &str) -> Result<Option<Parts<'_>>, CliError> {
-        let mut request = self
-            .http
-            .post(format!("{}/v1/chat/completions", self.base))
-            .header("content-type", "application/json")
-            .header("x-onelane-user", user)
-            .body(body.to_owned());
-        if let Some(token) = self.token() {
-            request = request.bearer_auth(token.expose());
-        }
-        let response = request.send().await;
-        let response = response.map_err(|error| fault::unreachable(self, &error))?;
-        let is_refused = matches!(response.status().as_u16(), 401 | 403);
-        if is_refused {
-            let status = response.status().as_u16();
-            let text = response.text().await.unwrap_or_default();
-            let asked = "POST /v1/chat/completions";
-            return Err(fault::problem(self, status, &text, asked));
-        }
-        let daemon = self;
-        Ok(response
-            .status()
-            .is_success()
-            .then(|| Parts::of(daemon, response)))
-    }
-
-    /// Reads an answer of any length, part by part.
-    pub(crate) async fn stream(&self, path: &str, query: &Query) -> Result<Parts<'_>, CliError> {
-        let path = format!("{path}{}", query.text());
-        let response = self.send(Method::GET, &path, None, None).await?;
-        let status = response.status().as_u16();
-        if status < 300 {
-            let daemon = self;
-            return Ok(Parts::of(daemon, response));
-        }
-        let text = response
-            .text()
-            .await
-            .map_err(|error| fault::broken(self, &error))?;
-        Err(fault::problem(self, status, &text, &format!("GET {path}")))
     }
 }
 

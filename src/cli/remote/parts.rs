@@ -1,8 +1,9 @@
 //! An answer of a daemon that comes part by part: rows of an export, events as they happen.
 
+use reqwest::Method;
 use serde_json::json;
 
-use super::client::Daemon;
+use super::client::{Daemon, Query};
 use super::fault;
 use crate::cli::exit::{CliError, Exit};
 
@@ -54,8 +55,49 @@ impl Event {
     }
 }
 
+impl Daemon {
+    /// A chat that is streamed, for this user; `None`: it was refused, or failed.
+    pub(crate) async fn chat(&self, body: &str, user: &str) -> Result<Option<Parts<'_>>, CliError> {
+        let request = self
+            .request(Method::POST, "/v1/chat/completions")
+            .header("content-type", "application/json")
+            .header("x-onelane-user", user)
+            .body(body.to_owned());
+        let response = request.send().await;
+        let response = response.map_err(|error| fault::unreachable(self, &error))?;
+        let is_refused = matches!(response.status().as_u16(), 401 | 403);
+        if is_refused {
+            let status = response.status().as_u16();
+            let text = response.text().await.unwrap_or_default();
+            let asked = "POST /v1/chat/completions";
+            return Err(fault::problem(self, status, &text, asked));
+        }
+        let daemon = self;
+        Ok(response
+            .status()
+            .is_success()
+            .then(|| Parts::of(daemon, response)))
+    }
+
+    /// Reads an answer of any length, part by part.
+    pub(crate) async fn stream(&self, path: &str, query: &Query) -> Result<Parts<'_>, CliError> {
+        let path = format!("{path}{}", query.text());
+        let response = self.send(Method::GET, &path, None, None).await?;
+        let status = response.status().as_u16();
+        if status < 300 {
+            let daemon = self;
+            return Ok(Parts::of(daemon, response));
+        }
+        let text = response
+            .text()
+            .await
+            .map_err(|error| fault::broken(self, &error))?;
+        Err(fault::problem(self, status, &text, &format!("GET {path}")))
+    }
+}
+
 impl<'a> Parts<'a> {
-    pub(super) const fn of(daemon: &'a Daemon, response: reqwest::Response) -> Self {
+    const fn of(daemon: &'a Daemon, response: reqwest::Response) -> Self {
         Self {
             daemon,
             response,
