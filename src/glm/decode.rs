@@ -77,6 +77,10 @@ fn outcome(status: u16, headers: &HeaderMap, body: &[u8], reader: &Reader<'_>) -
         Content::Error(json) => {
             // What it used is billed, answer or not.
             let failure = classify_json(status, headers, &json, reader);
+            let failure = Failure {
+                received: error_in(&text).map(Arc::new),
+                ..failure
+            };
             GlmOutcome::Failed(failure, form.usage_in(&json))
         }
         // A website has no answer for anybody.
@@ -98,6 +102,25 @@ fn outcome(status: u16, headers: &HeaderMap, body: &[u8], reader: &Reader<'_>) -
             GlmOutcome::Failed(invalid(status, &why), Usage::default())
         }
     }
+}
+
+/// The error in a frame of a stream, as it came: its client is told that and not the frame.
+fn error_in(text: &str) -> Option<Received> {
+    #[derive(Deserialize)]
+    struct Frame {
+        error: Option<IgnoredAny>,
+    }
+
+    if layers::leading_json(text).is_some() {
+        return None;
+    }
+    let says_so = |json: &&str| {
+        let frame: Option<Frame> = serde_json::from_str(json).ok();
+        frame.is_some_and(|frame| frame.error.is_some())
+    };
+    let documents = layers::documents(text)?;
+    let error = documents.iter().map(|json| &**json).find(says_so)?;
+    Some(Received::new(error.as_bytes(), Some(JSON)))
 }
 
 /// What a success holds, once what was wrapped around it is off.

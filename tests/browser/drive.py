@@ -14,11 +14,16 @@ import tempfile
 import threading
 import time
 import traceback
+import urllib.error
 import urllib.request
 from pathlib import Path
 
 from selenium import webdriver
-from selenium.common.exceptions import NoSuchElementException, StaleElementReferenceException
+from selenium.common.exceptions import (
+    NoAlertPresentException,
+    NoSuchElementException,
+    StaleElementReferenceException,
+)
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.ui import WebDriverWait
@@ -108,7 +113,7 @@ class Desk:
         return self.one(css).text
 
     def until(self, what, is_so):
-        ignored = (NoSuchElementException, StaleElementReferenceException)
+        ignored = (NoAlertPresentException, NoSuchElementException, StaleElementReferenceException)
         wait = WebDriverWait(self.driver, WAIT_S, poll_frequency=0.05, ignored_exceptions=ignored)
         return wait.until(lambda _: is_so(), what)
 
@@ -232,6 +237,45 @@ class Checks:
         desk.until("none is left", lambda: desk.all("#total") and desk.text("#total").startswith("0"))
         desk.open("/desk/audit")
         assert f"{DEAD}" in desk.text("main"), desk.text("main")[:400]
+
+    def a_key_is_made_and_taken_back(self):
+        desk = self.desk
+        desk.open("/desk/keys")
+        desk.one("form[action='/desk/keys'] input[name=name]").send_keys("the test's")
+        desk.press("form[action='/desk/keys'] button.p")
+        desk.until("its secret is shown", lambda: desk.all("section[role=status] pre"))
+        secret = desk.text("section[role=status] pre").strip()
+        headers = {"authorization": f"Bearer {secret}"}
+        request = urllib.request.Request(f"{self.daemon.url}/v1/models", headers=headers)
+        with urllib.request.urlopen(request, timeout=20) as answer:
+            assert answer.status == 200
+        desk.open("/desk/keys")
+        assert secret not in desk.driver.page_source, "it is shown once"
+        desk.press("details.more summary")
+        desk.press("form[action$='/revoke'] button")
+        desk.until("it asks", lambda: desk.driver.switch_to.alert.accept() or True)
+        desk.until("it is revoked", lambda: not desk.all("form[action$='/revoke']"))
+        try:
+            urllib.request.urlopen(request, timeout=20)
+            raise AssertionError("the key still opens")
+        except urllib.error.HTTPError as refused:
+            assert refused.code == 401, refused.code
+
+    def a_setting_is_saved_after_its_diff_was_shown(self):
+        desk = self.desk
+        desk.open("/desk/config?section=retry")
+        field = desk.one("input[name$=maxRetries]")
+        before = field.get_attribute("value")
+        field.clear()
+        field.send_keys("7")
+        desk.press("form[action='/desk/config'] button.p")
+        desk.until("the difference", lambda: desk.all("form[action='/desk/config/save']"))
+        shown = desk.text("main")
+        assert "maxRetries" in shown and before in desk.text("del") and "7" in desk.text("ins"), shown
+        desk.press("form[action='/desk/config/save'] button.p")
+        desk.until("it is saved", lambda: desk.all("#history ins"))
+        config = self.daemon.ask("GET", "/api/admin/glm/config")
+        assert "7" in json.dumps(config).split("maxRetries", 1)[1][:12], config
 
     def search_finds_a_job_by_its_text(self):
         desk = self.desk

@@ -686,6 +686,14 @@ async fn what_is_no_completion_is_a_4xx_and_never_bought_again_by_the_client() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_error_in_a_frame_is_told_as_it_came() {
+    let error = r#"{"error":{"code":"1301","message":"sens"},"contentFilter":[{"role":"user","level":1}],"x": 1.50}"#;
+    let frame = format!("data: {error}\n\n");
+    let (reply, _) = through_the_gateway(200, &frame).await;
+    assert_eq!((reply.status, reply.text.as_str()), (400, error));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_job_says_whose_text_was_judged_and_shows_what_glm_sent() {
     let body = r#"{"contentFilter":[{"level":1,"role":"user"}],"error":{"code":"1301","message":"系统检测到输入或生成内容可能包含不安全或敏感内容"}}"#;
     let upstream = Upstream::start(move |mut call| call.answer(400, "", body));

@@ -453,3 +453,25 @@ async fn a_client_waits_no_longer_than_the_setting_and_a_call_that_has_begun_goe
     api.post(CHAT, chat("again").to_string()).await.expect(200);
     stop(lane, 1_000).await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn where_nobody_can_come_back_a_client_that_closes_frees_its_slot_at_once() {
+    let (world, lane, api) = world(|world| world.config.gateway.reattach_ms = 0).await;
+    for behind in ["", "\r\n", "\r\n\r\n"] {
+        let before = count(&lane, JobStatus::Cancelled).await;
+        let mut client = ask(&api, &chat(BLOCKER)).await;
+        world.until_in_flight(1).await;
+        client.write_all(behind.as_bytes()).await.unwrap();
+        // What it said is read, before it leaves.
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        drop(client);
+        let left = std::time::Instant::now();
+        until("its job is given up", async || {
+            count(&lane, JobStatus::Cancelled).await == before + 1
+        })
+        .await;
+        // It took more than two seconds when it was asked as late as others are.
+        assert!(left.elapsed() < Duration::from_millis(1_500), "{behind:?}");
+    }
+    stop(lane, 1_000).await;
+}
