@@ -37,7 +37,7 @@ async fn list(daemon: &Daemon, json: bool) -> Result<Exit, CliError> {
 
 fn text(budgets: &[Budget]) -> String {
     if budgets.is_empty() {
-        return "no budget is set, or none was used yet; `onelane budget set NAME \"50 CNY/day\"` sets one".to_owned();
+        return "no budget is set, or none was used yet\n`onelane budget set NAME \"50 CNY/day\"` sets one".to_owned();
     }
     let now = now();
     let row = |budget: &Budget| {

@@ -21,6 +21,20 @@ struct Problem {
     errors: Vec<Field>,
 }
 
+/// What the types of problems begin with.
+const PROBLEM: &str = "urn:onelane:problem:";
+
+/// An error in the form of OpenAI's.
+#[derive(Debug, Deserialize)]
+struct OfSdks {
+    error: ErrorOfSdks,
+}
+
+#[derive(Debug, Deserialize)]
+struct ErrorOfSdks {
+    message: String,
+}
+
 #[derive(Debug, Deserialize)]
 struct Field {
     field: String,
@@ -71,7 +85,18 @@ fn innermost(error: &reqwest::Error) -> String {
 pub(super) fn problem(daemon: &Daemon, status: u16, body: &str, asked: &str) -> CliError {
     let url = daemon.url();
     let problem: Problem = serde_json::from_str(body).unwrap_or_default();
-    let Some(kind) = problem.kind.strip_prefix("urn:onelane:problem:") else {
+    // The routes of SDKs tell in their own form that nobody gets in.
+    let of_sdks = serde_json::from_str::<OfSdks>(body).ok();
+    let refused = of_sdks.filter(|_| matches!(status, 401 | 403));
+    let problem = match refused {
+        Some(OfSdks { error }) => Problem {
+            kind: format!("{PROBLEM}unauthorized"),
+            detail: error.message,
+            ..problem
+        },
+        None => problem,
+    };
+    let Some(kind) = problem.kind.strip_prefix(PROBLEM) else {
         let answered = format!("{url} answered {status} to {asked}, and not as onelane does");
         return CliError::new(Exit::NoDaemon, answered).help(
             "another program listens there; name the daemon with --url, ONELANE_URL or --context",

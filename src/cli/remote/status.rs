@@ -7,7 +7,7 @@ use super::nouns::{
 };
 use super::words::{ago, grouped, now, one_line, percent, seconds, short, until};
 use crate::cli::exit::{CliError, Exit};
-use crate::cli::table::{cut, width};
+use crate::cli::table::{cut, places, width};
 use onelane::model::Timestamp;
 
 /// What `status` and `top` show.
@@ -121,6 +121,22 @@ fn line(name: &str, told: &str) -> String {
     format!("{name:<8}{}", one_line_kept(told))
 }
 
+/// What is to be read to its end, on as many lines as it takes, beneath what has a name.
+fn wrapped(told: &str) -> Vec<String> {
+    let room = width().saturating_sub(line("", "").len());
+    let mut lines: Vec<String> = Vec::new();
+    for word in told.split_whitespace() {
+        match lines.last_mut() {
+            Some(last) if places(last) + 1 + places(word) <= room => {
+                last.push(' ');
+                last.push_str(word);
+            }
+            _ => lines.push(word.to_owned()),
+        }
+    }
+    lines.iter().map(|told| line("", told)).collect()
+}
+
 /// On one line, its columns kept.
 fn one_line_kept(text: &str) -> String {
     text.replace(['\n', '\r', '\t'], " ")
@@ -132,7 +148,7 @@ pub(super) fn stops(lane: &Scheduler, now: Timestamp) -> Vec<String> {
     if let Some(reason) = &lane.wait_reason {
         lines.push(line(word(&reason.name), &reason.told(now)));
         if let Some(help) = &reason.help {
-            lines.push(line("", help));
+            lines.extend(wrapped(help));
         }
     }
     let told = lane.wait_reason.as_ref();
