@@ -34,7 +34,7 @@ impl Said {
         let priority = match header_text(headers, PRIORITY, 16)? {
             None => None,
             Some(text) => Some(text.parse().map_err(|_| {
-                let problem = "must be a whole number, such as 10 or -5";
+                let problem = format!("must be a whole number from {} to {}", i32::MIN, i32::MAX);
                 Problem::of_field(Kind::InvalidHeader, PRIORITY, problem)
             })?),
         };
