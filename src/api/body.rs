@@ -160,6 +160,8 @@ impl Body {
         let mut bytes = Vec::new();
         let mut memory: Memory = None;
         let mut is_seen = !self.is_object || headers.contains_key(CONTENT_ENCODING);
+        // Blanks come before it, as many as somebody likes: each is looked at once.
+        let mut first: Option<u8> = None;
         while let Some(chunk) = self.next().await? {
             let length = bytes.len() + chunk.len();
             if length > self.reading.max_bytes {
@@ -183,10 +185,13 @@ impl Body {
             }
             bytes.extend_from_slice(&chunk);
             // What is small is read whole, and all that is wrong with it told.
+            if first.is_none() {
+                let mut found = chunk.iter().copied();
+                first = found.find(|byte| !byte.is_ascii_whitespace());
+            }
             if !is_seen && bytes.len() > limits::SMALL_BODY_BYTES {
-                let first = bytes.iter().find(|byte| !byte.is_ascii_whitespace());
                 is_seen = first.is_some();
-                if let Some(problem) = first.and_then(|first| refusal(*first)) {
+                if let Some(problem) = first.and_then(refusal) {
                     drop((bytes, memory));
                     self.refuse().await;
                     return Err(problem);
