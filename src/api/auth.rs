@@ -245,6 +245,7 @@ pub(crate) struct Known {
 
 impl Known {
     /// Somebody on this machine, where nobody has to log in.
+    #[cfg(feature = "desk")]
     pub(crate) const fn local() -> Self {
         Self {
             principal: Principal::Local,

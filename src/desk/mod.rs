@@ -1,19 +1,19 @@
 //! The desk: pages for whoever operates the lane, served by the daemon beside its API. See everything, steer everything.
 //!
 //! A page shows the nouns that the API shows, read by what its handlers call, and changes nothing by itself: a form gives
-//! an order of the table of endpoints ([`Visit::order`]), which is checked, let in and put on record as if it had come over
+//! an order of the table of endpoints (`Visit::order`), which is checked, let in and put on record as if it had come over
 //! HTTP. So nothing is decided here, and a fact has one wording.
 //!
 //! # How a page is added
 //!
-//! 1. Its row in [`table`]: method, path, who may see it, handler.
-//! 2. Its handler in a file of its own: it takes an [`Asked`](asked::Asked), reads `asked.lane()`, and answers
-//!    [`asked.page(&Template { frame: asked.frame(Nav::X).await?, .. })`](asked::Asked::page). A form's handler gives its order by
-//!    `asked.order(..)` and answers [`asked.back(..)`](asked::Asked::back), a redirect to the page it was sent from.
+//! 1. Its row in `table`: method, path, who may see it, handler.
+//! 2. Its handler in a file of its own: it takes an `Asked`, reads `asked.lane()`, and answers
+//!    `asked.page(&Template { frame: asked.frame(Nav::X).await?, .. })`. A form's handler gives its order by
+//!    `asked.order(..)` and answers `asked.back(..)`, a redirect to the page it was sent from.
 //! 3. Its template in `templates/`, which extends `layout.html`. What may change while somebody looks is an element with an
 //!    `id` and `data-live`: the script fetches the page again when something happened, and replaces those elements
 //!    whose content differs. So a page without scripts and one with them are the same page.
-//! 4. Its words in [`words`], each in both languages; a link in `Nav`, where it has one.
+//! 4. Its words in `words`, each in both languages; a link in `Nav`, where it has one.
 //!
 //! | file | what it is for |
 //! |---|---|

@@ -1,6 +1,8 @@
 //! What operators did, as the store keeps it.
 
-use onelane_core::model::{ActedBy, ActedFrom, ActedHow, AuditEntry, AuditId, Transition, limits};
+#[cfg(feature = "api")]
+use onelane_core::model::{ActedBy, ActedFrom, ActedHow, Transition};
+use onelane_core::model::{AuditEntry, AuditId, limits};
 
 use super::Orchestrator;
 use crate::error::Error;
@@ -17,6 +19,7 @@ impl Orchestrator {
     }
 
     /// An order that was just given, not on record yet.
+    #[cfg(feature = "api")]
     pub(crate) fn given(&self, by: ActedBy, from: ActedFrom, what: String) -> AuditEntry {
         let ports = &self.inner.ports;
         let at = ports.clock.now();
@@ -35,6 +38,7 @@ impl Orchestrator {
     }
 
     /// Puts an order on record, or what became of one that is.
+    #[cfg(feature = "api")]
     pub(crate) async fn put_on_record(&self, entry: &AuditEntry) -> Result<(), Error> {
         let change = Transition::Audit(Box::new(entry.clone()));
         self.commit(vec![change]).await.map(drop)
