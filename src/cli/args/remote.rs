@@ -204,7 +204,7 @@ pub(crate) struct TailCallsArgs {
 
 #[derive(Debug, Clone, Default, Args)]
 pub(crate) struct UsageArgs {
-    /// First day, YYYY-MM-DD [default: 30 days up to the last]
+    /// First day, YYYY-MM-DD [default: 30 days up to the last; 7 where sessions are asked for]
     #[arg(long, value_name = "DAY")]
     pub(crate) start: Option<String>,
     /// Last day, inclusive, in the zone of money.zone [default: today]
