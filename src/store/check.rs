@@ -5,16 +5,15 @@ use std::collections::BTreeMap;
 
 use onelane_core::model::FinishedKind;
 use onelane_core::words::counted;
-use redb::{
-    Key, ReadOnlyTable, ReadTransaction, ReadableTable as _, ReadableTableMetadata as _,
-    TableDefinition, Value,
-};
+use redb::Value;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::error::{FileError, Result};
 use super::finished;
 use super::schema::{self, Counters, Keyed, LineRow, decode, decode_call, meta};
+use super::tables::{RowKey, Table};
+use super::view::{Merged, View};
 use crate::model::{
     AlertBook, AuditEntry, Batch, BatchId, BatchInput, BreakerSnapshot, ClientKey, Day, Delivery,
     DeliveryCounts, DeliveryStatus, FileId, HookEndpoint, Job, JobId, JobStatus, SchedulerState,
@@ -51,9 +50,9 @@ pub struct Finding {
 }
 
 /// Looks at every row; lists `most` findings at most.
-pub(super) fn check(snapshot: &ReadTransaction, most: usize) -> Result<Findings> {
+pub(super) fn check(view: &View, most: usize) -> Result<Findings> {
     let mut check = Check {
-        snapshot,
+        view,
         most,
         findings: Findings::default(),
     };
@@ -76,13 +75,13 @@ pub(super) fn check(snapshot: &ReadTransaction, most: usize) -> Result<Findings>
     Ok(check.findings)
 }
 
-struct Check<'s> {
-    snapshot: &'s ReadTransaction,
+struct Check<'v> {
+    view: &'v View,
     most: usize,
     findings: Findings,
 }
 
-impl Check<'_> {
+impl<'v> Check<'v> {
     fn note(&mut self, table: &'static str, problem: impl Into<String>) {
         if self.findings.first.len() < self.most {
             self.findings.note(table, problem.into());
@@ -110,11 +109,8 @@ impl Check<'_> {
         }
     }
 
-    fn open<K: Key, V: Value>(
-        &self,
-        table: TableDefinition<'static, K, V>,
-    ) -> Result<ReadOnlyTable<K, V>> {
-        Ok(self.snapshot.open_table(table)?)
+    fn open<K: RowKey, V: Value>(&self, table: Table<K, V>) -> Result<Merged<'v, K, V>> {
+        self.view.open_table(table)
     }
 
     fn single<T: DeserializeOwned>(&mut self, name: &str) -> Result<Option<T>> {

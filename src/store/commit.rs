@@ -1,91 +1,65 @@
-//! A batch as one write transaction. This path is hot: tables are opened once and only when
-//! touched, every row is encoded once, and what changes often and is small (counters, usage) is
-//! written once a transaction.
+//! A batch as one write transaction. This path is hot: every row is encoded once, and what changes often and
+//! is small (counters, usage) is written once a transaction.
 
 mod prune;
 mod rows;
 
+use std::borrow::Borrow;
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use onelane_core::life::effects::apply_batch;
-use onelane_core::model::{Applied, FinishedKind, Transition};
+use onelane_core::model::{Applied, Transition};
 use onelane_core::retention::{self as pruning};
-use redb::{
-    Database, Durability, Key, ReadableDatabase as _, ReadableTable as _, Table, TableDefinition,
-    Value, WriteTransaction,
-};
+use redb::{Database, Durability, Value, WriteTransaction};
 use serde::Serialize;
 
 use super::StoreOptions;
 use super::error::{FileError, Result};
 use super::finished;
+use super::journal::Written;
 use super::schema::{self, Counters, LineRow, decode, encode, meta};
+use super::tables::{RowKey, Rows, Table};
+use super::view::{Found, Merged, View};
 use crate::model::{
     Batch, BatchId, CallRecord, HookEndpoint, Job, JobId, JobStatus, UsageKey, UsageRow,
 };
 use crate::ports::Decisions;
 
-/// Applies a batch and makes it durable. A batch that changes nothing costs no sync.
+/// Applies a batch to a state and makes it durable: what was decided, and where it was written. A batch that
+/// changes nothing costs no sync.
 pub(super) fn commit(
     database: &Database,
     options: StoreOptions,
+    view: &View,
     batch: &[Transition],
-) -> Result<Decisions> {
+) -> Result<(Decisions, Option<Written>)> {
     if let [Transition::Prune(step)] = batch {
         // Nearly always nothing is to go: no reason to write.
-        let snapshot = database.begin_read()?;
-        let looked = pruning::look(&mut finished::Snapshot(&snapshot), step)?.pruned;
+        let looked = pruning::look(&mut finished::Snapshot(view), step)?.pruned;
         if looked.is_nothing() {
-            return Ok(vec![Ok(Applied::Pruned(looked))]);
+            return Ok((vec![Ok(Applied::Pruned(looked))], None));
         }
     }
+    let mut rows = Transaction::begin(view)?;
+    let effects = apply_batch(&mut rows, batch)?;
+    if !effects.changed {
+        return Ok((effects.decisions, None));
+    }
+    let own = rows.finish()?;
+    let transaction = begin(database, options)?;
+    let written = view.journal().write(&transaction, own)?;
+    transaction.commit()?;
+    Ok((effects.decisions, Some(written)))
+}
+
+/// Begins what a commit writes.
+pub(super) fn begin(database: &Database, options: StoreOptions) -> Result<WriteTransaction> {
     let mut transaction = database.begin_write()?;
     transaction.set_durability(Durability::Immediate)?;
     transaction.set_quick_repair(options.quick_repair);
-    // The tables are closed before the transaction ends.
-    let effects = {
-        let mut rows = Transaction::begin(&transaction)?;
-        let effects = apply_batch(&mut rows, batch)?;
-        if effects.changed {
-            rows.finish()?;
-        }
-        effects
-    };
-    if effects.changed {
-        transaction.commit()?;
-    } else {
-        transaction.abort()?;
-    }
-    Ok(effects.decisions)
-}
-
-/// A table that is opened when it is first touched.
-struct Lazy<'t, K: Key + 'static, V: Value + 'static> {
-    transaction: &'t WriteTransaction,
-    definition: TableDefinition<'static, K, V>,
-    table: Option<Table<'t, K, V>>,
-}
-
-impl<'t, K: Key, V: Value> Lazy<'t, K, V> {
-    const fn new(
-        transaction: &'t WriteTransaction,
-        definition: TableDefinition<'static, K, V>,
-    ) -> Self {
-        Self {
-            transaction,
-            definition,
-            table: None,
-        }
-    }
-
-    fn open(&mut self) -> Result<&mut Table<'t, K, V>> {
-        match &mut self.table {
-            Some(table) => Ok(table),
-            closed => Ok(closed.insert(self.transaction.open_table(self.definition)?)),
-        }
-    }
+    Ok(transaction)
 }
 
 /// The small values that a transaction sets, each at most once, however often a batch does.
@@ -101,7 +75,6 @@ struct Singles {
 }
 
 type Bytes = &'static [u8];
-type Id = &'static [u8; 16];
 
 /// A job as the batch has left it so far.
 struct Changed {
@@ -112,30 +85,10 @@ struct Changed {
     job: Job,
 }
 
-struct Transaction<'t> {
-    meta: Lazy<'t, &'static str, Bytes>,
-    jobs: Lazy<'t, Id, Bytes>,
-    requests: Lazy<'t, Id, Bytes>,
-    responses: Lazy<'t, Id, Bytes>,
-    line: Lazy<'t, &'static [u8; 9], Bytes>,
-    idempotency: Lazy<'t, &'static [u8; 32], Bytes>,
-    calls: Lazy<'t, u64, Bytes>,
-    calls_by_job: Lazy<'t, &'static [u8; 20], u64>,
-    billing_open: Lazy<'t, u64, ()>,
-    dependents: Lazy<'t, &'static [u8; 32], ()>,
-    finished: Lazy<'t, &'static [u8; 17], Id>,
-    dead_letters: Lazy<'t, &'static [u8; 17], Id>,
-    in_doubt: Lazy<'t, &'static [u8; 17], Id>,
-    usage: Lazy<'t, &'static [u8; 20], Bytes>,
-    batches: Lazy<'t, u64, Bytes>,
-    audit: Lazy<'t, Id, Bytes>,
-    client_keys: Lazy<'t, u64, Bytes>,
-    inputs: Lazy<'t, u64, Bytes>,
-    files: Lazy<'t, Id, Bytes>,
-    file_parts: Lazy<'t, &'static [u8; 20], Bytes>,
-    deliveries: Lazy<'t, u64, Bytes>,
-    deliveries_pending: Lazy<'t, &'static [u8; 32], ()>,
-    deliveries_open: Lazy<'t, &'static [u8; 24], ()>,
+struct Transaction<'v> {
+    view: &'v View,
+    /// What the batch has written so far.
+    own: Rows,
     /// The endpoints, once the end of a job asked for them.
     endpoints: Option<Arc<[HookEndpoint]>>,
     counted_before: Counters,
@@ -153,37 +106,17 @@ struct Transaction<'t> {
     row: Vec<u8>,
 }
 
-impl<'t> Transaction<'t> {
-    fn begin(transaction: &'t WriteTransaction) -> Result<Self> {
-        let mut meta = Lazy::new(transaction, schema::META);
-        let counters: Counters = match meta.open()?.get(meta::COUNTERS)? {
+impl<'v> Transaction<'v> {
+    fn begin(view: &'v View) -> Result<Self> {
+        let own = Rows::new();
+        let row = view.get_under(schema::META, &own, meta::COUNTERS)?;
+        let counters: Counters = match row {
             Some(row) => decode("meta", row.value())?,
             None => return Err(FileError::damaged("meta", "the counters are missing")),
         };
         Ok(Self {
-            meta,
-            jobs: Lazy::new(transaction, schema::JOBS),
-            requests: Lazy::new(transaction, schema::REQUESTS),
-            responses: Lazy::new(transaction, schema::RESPONSES),
-            line: Lazy::new(transaction, schema::LINE),
-            idempotency: Lazy::new(transaction, schema::IDEMPOTENCY),
-            calls: Lazy::new(transaction, schema::CALLS),
-            calls_by_job: Lazy::new(transaction, schema::CALLS_BY_JOB),
-            billing_open: Lazy::new(transaction, schema::BILLING_OPEN),
-            dependents: Lazy::new(transaction, schema::DEPENDENTS),
-            finished: Lazy::new(transaction, schema::FINISHED),
-            dead_letters: Lazy::new(transaction, schema::DEAD_LETTERS),
-            in_doubt: Lazy::new(transaction, schema::IN_DOUBT),
-            usage: Lazy::new(transaction, schema::USAGE),
-            batches: Lazy::new(transaction, schema::BATCHES),
-            audit: Lazy::new(transaction, schema::AUDIT),
-            client_keys: Lazy::new(transaction, schema::CLIENT_KEYS),
-            inputs: Lazy::new(transaction, schema::BATCH_INPUTS),
-            files: Lazy::new(transaction, schema::FILES),
-            file_parts: Lazy::new(transaction, schema::FILE_PARTS),
-            deliveries: Lazy::new(transaction, schema::DELIVERIES),
-            deliveries_pending: Lazy::new(transaction, schema::DELIVERIES_PENDING),
-            deliveries_open: Lazy::new(transaction, schema::DELIVERIES_OPEN),
+            view,
+            own,
             endpoints: None,
             counted_before: counters,
             counters,
@@ -196,28 +129,68 @@ impl<'t> Transaction<'t> {
         })
     }
 
-    /// Writes the rows that were kept back until the end of the batch.
-    fn finish(mut self) -> Result<()> {
+    /// A table as the batch has left it so far.
+    fn table<K: RowKey, V: Value>(&self, table: Table<K, V>) -> Result<Merged<'_, K, V>> {
+        self.view.under(table, &self.own)
+    }
+
+    /// A row as the batch has left it so far.
+    fn get<'k, K: RowKey, V: Value>(
+        &self,
+        table: Table<K, V>,
+        key: impl Borrow<K::SelfType<'k>>,
+    ) -> Result<Option<Found<V>>> {
+        self.view.get_under(table, &self.own, key)
+    }
+
+    /// Writes a value.
+    fn set<'k, K: RowKey, V: Value>(
+        &mut self,
+        table: Table<K, V>,
+        key: impl Borrow<K::SelfType<'k>>,
+        value: &V::SelfType<'_>,
+    ) {
+        let row = Arc::from(V::as_bytes(value).as_ref());
+        self.own.insert(table.row(key.borrow()), Some(row));
+    }
+
+    /// Writes a row.
+    fn set_row<'k, K: RowKey, T: Serialize + ?Sized>(
+        &mut self,
+        table: Table<K, Bytes>,
+        key: impl Borrow<K::SelfType<'k>>,
+        row: &T,
+    ) -> Result<()> {
+        encode(&mut self.row, row)?;
+        let row = Arc::from(self.row.as_slice());
+        self.own.insert(table.row(key.borrow()), Some(row));
+        Ok(())
+    }
+
+    /// Removes a row, if there is one.
+    fn remove<'k, K: RowKey, V: Value>(
+        &mut self,
+        table: Table<K, V>,
+        key: impl Borrow<K::SelfType<'k>>,
+    ) {
+        self.own.insert(table.row(key.borrow()), None);
+    }
+
+    /// What the batch has written, with the rows that were kept back until its end.
+    fn finish(mut self) -> Result<Rows> {
         self.write_changed()?;
-        for (key, row) in &self.usage_rows {
-            encode(&mut self.row, row)?;
-            self.usage.open()?.insert(key, self.row.as_slice())?;
+        for (key, row) in std::mem::take(&mut self.usage_rows) {
+            self.set_row(schema::USAGE, &key, &row)?;
         }
-        for (id, batch) in &self.touched {
+        for (id, batch) in std::mem::take(&mut self.touched) {
             match batch {
-                Some(batch) => {
-                    encode(&mut self.row, batch)?;
-                    self.batches
-                        .open()?
-                        .insert(id.number(), self.row.as_slice())?;
-                }
-                None => drop(self.batches.open()?.remove(id.number())?),
+                Some(batch) => self.set_row(schema::BATCHES, id.number(), &batch)?,
+                None => self.remove(schema::BATCHES, id.number()),
             }
         }
-        let meta = self.meta.open()?;
         if self.counters != self.counted_before {
-            encode(&mut self.row, &self.counters)?;
-            meta.insert(meta::COUNTERS, self.row.as_slice())?;
+            let counters = self.counters;
+            self.set_row(schema::META, meta::COUNTERS, &counters)?;
         }
         let Singles {
             released,
@@ -227,7 +200,7 @@ impl<'t> Transaction<'t> {
             clock,
             alerts,
             endpoints,
-        } = self.singles;
+        } = std::mem::take(&mut self.singles);
         let singles = [
             (meta::RELEASED, released),
             (meta::LANE, lane),
@@ -239,10 +212,10 @@ impl<'t> Transaction<'t> {
         ];
         for (name, value) in singles {
             if let Some(value) = value {
-                meta.insert(name, value.as_slice())?;
+                self.set(schema::META, name, &value.as_slice());
             }
         }
-        Ok(())
+        Ok(self.own)
     }
 
     /// Writes the jobs that the batch has changed so far.
@@ -254,33 +227,24 @@ impl<'t> Transaction<'t> {
                 job,
             } = changed;
             if let Some(before) = stored_as.filter(|before| *before != job.status) {
-                let key = schema::line_key(before, job.seq);
-                self.line.open()?.remove(&key)?;
+                self.remove(schema::LINE, &schema::line_key(before, job.seq));
             }
             if let Some(key) = finished_as {
-                self.unshelve(&key)?;
+                self.unshelve(&key);
             }
             self.put(&job)?;
             self.unbound.remove(&job.id);
         }
         for id in std::mem::take(&mut self.unbound) {
-            let Some(job) = finished::finished_job(self.jobs.open()?, id)? else {
+            let Some(job) = finished::finished_job(&self.table(schema::JOBS)?, id)? else {
                 continue;
             };
             if let Some(key) = schema::finished_key_of(&job) {
-                self.unshelve(&key)?;
+                self.unshelve(&key);
                 self.shelve(&job)?;
             }
         }
         Ok(())
-    }
-
-    fn kind(&mut self, kind: FinishedKind) -> Result<&mut Table<'t, &'static [u8; 17], Id>> {
-        match kind {
-            FinishedKind::Done => self.finished.open(),
-            FinishedKind::Failed => self.dead_letters.open(),
-            FinishedKind::InDoubt => self.in_doubt.open(),
-        }
     }
 
     /// The usage of a call's day, model and user, as the batch has left it so far.
@@ -289,7 +253,8 @@ impl<'t> Transaction<'t> {
         match self.usage_rows.entry(schema::usage_key(&of)) {
             Entry::Occupied(row) => Ok(row.into_mut()),
             Entry::Vacant(vacant) => {
-                let row = match self.usage.open()?.get(vacant.key())? {
+                let stored = self.view.get_under(schema::USAGE, &self.own, vacant.key())?;
+                let row = match stored {
                     Some(row) => decode("usage", row.value())?,
                     None => UsageRow::empty(of),
                 };
@@ -300,18 +265,15 @@ impl<'t> Transaction<'t> {
 
     /// Writes a job and its place among those of its status.
     fn put(&mut self, job: &Job) -> Result<()> {
-        encode(&mut self.row, job)?;
-        let jobs = self.jobs.open()?;
-        jobs.insert(job.id.as_bytes(), self.row.as_slice())?;
-        encode(&mut self.row, &LineRow::of(job))?;
+        self.set_row(schema::JOBS, job.id.as_bytes(), job)?;
         let key = schema::line_key(job.status, job.seq);
-        self.line.open()?.insert(&key, self.row.as_slice())?;
+        self.set_row(schema::LINE, &key, &LineRow::of(job))?;
         self.shelve(job)
     }
 
     /// A job as it is in its table.
     fn stored(&mut self, id: JobId) -> Result<Option<Job>> {
-        let row = self.jobs.open()?.get(id.as_bytes())?;
+        let row = self.get(schema::JOBS, id.as_bytes())?;
         row.map(|row| decode("jobs", row.value())).transpose()
     }
 }

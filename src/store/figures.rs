@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use onelane_core::model::Prune;
 use onelane_core::retention;
-use redb::{ReadTransaction, ReadableTable as _, ReadableTableMetadata as _, TableHandle as _};
+use redb::{ReadableTableMetadata as _, TableHandle as _};
 use serde::{Deserialize, Serialize};
 
 use super::error::Result;
@@ -12,6 +12,7 @@ use super::finished::{self, Snapshot, readable};
 use super::read;
 use super::reading;
 use super::schema::{self, decode};
+use super::view::View;
 use crate::model::{JobId, JobStatus, Seq, Timestamp};
 use crate::ports::StatusCounts;
 
@@ -85,9 +86,10 @@ pub struct Prunable {
 
 /// Reads every page; `prune` is the first step of what retention asks for. What a damaged page keeps is left out, and
 /// named.
-pub(super) fn figures(snapshot: &ReadTransaction, prune: Option<&Prune>) -> Result<StoreFigures> {
+pub(super) fn figures(view: &View, prune: Option<&Prune>) -> Result<StoreFigures> {
     let mut left_out = Vec::new();
     let mut tables = Vec::new();
+    let snapshot = view.snapshot();
     for handle in snapshot.list_tables()? {
         let name = handle.name().to_owned();
         let table = snapshot.open_untyped_table(handle)?;
@@ -103,16 +105,16 @@ pub(super) fn figures(snapshot: &ReadTransaction, prune: Option<&Prune>) -> Resu
         });
     }
     tables.sort_unstable_by(|a, b| a.name.cmp(&b.name));
-    let prunable = || prune.map(|prune| prunable(snapshot, prune)).transpose();
+    let prunable = || prune.map(|prune| prunable(view, prune)).transpose();
     Ok(StoreFigures {
         version: schema::STORE_VERSION,
         tables,
-        jobs: found("jobs by status", &mut left_out, || read::counts(snapshot))?,
+        jobs: found("jobs by status", &mut left_out, || read::counts(view))?,
         jobs_accepted: found("when jobs were accepted", &mut left_out, || {
-            accepted(snapshot)
+            accepted(view)
         })?
         .flatten(),
-        calls_ended: found("when calls ended", &mut left_out, || ended(snapshot))?.flatten(),
+        calls_ended: found("when calls ended", &mut left_out, || ended(view))?.flatten(),
         prunable: found("what retention would remove", &mut left_out, prunable)?.flatten(),
         unreadable: left_out,
     })
@@ -135,9 +137,9 @@ fn found<T>(
 }
 
 /// The first and the last place in line are at the ends of some status.
-fn accepted(snapshot: &ReadTransaction) -> Result<Option<TimeSpan>> {
-    let line = snapshot.open_table(schema::LINE)?;
-    let jobs = snapshot.open_table(schema::JOBS)?;
+fn accepted(view: &View) -> Result<Option<TimeSpan>> {
+    let line = view.open_table(schema::LINE)?;
+    let jobs = view.open_table(schema::JOBS)?;
     let mut ends: Vec<(Seq, JobId)> = Vec::new();
     for status in JobStatus::ALL {
         let first = schema::line_key(status, Seq(0));
@@ -157,14 +159,14 @@ fn accepted(snapshot: &ReadTransaction) -> Result<Option<TimeSpan>> {
 }
 
 /// The log is in the order of the clock but for its jumps: the oldest call may be anywhere in it.
-fn ended(snapshot: &ReadTransaction) -> Result<Option<TimeSpan>> {
+fn ended(view: &View) -> Result<Option<TimeSpan>> {
     #[derive(Deserialize)]
     #[serde(rename_all = "camelCase")]
     struct Ended {
         ended_at: Timestamp,
     }
     let mut span = None;
-    for item in snapshot.open_table(schema::CALLS)?.iter()? {
+    for item in view.open_table(schema::CALLS)?.iter()? {
         let row = decode::<Ended>("calls", item?.1.value());
         let at = readable(row)?.map(|call| call.ended_at);
         span = TimeSpan::over(span.into_iter().flat_map(TimeSpan::ends).chain(at));
@@ -173,11 +175,11 @@ fn ended(snapshot: &ReadTransaction) -> Result<Option<TimeSpan>> {
 }
 
 /// Makes all steps of a pruning, but removes nothing.
-fn prunable(snapshot: &ReadTransaction, prune: &Prune) -> Result<Prunable> {
+fn prunable(view: &View, prune: &Prune) -> Result<Prunable> {
     let mut step = *prune;
     let (mut jobs, mut bodies, mut calls) = (BTreeSet::new(), BTreeSet::new(), 0);
     loop {
-        let looked = retention::look(&mut Snapshot(snapshot), &step)?;
+        let looked = retention::look(&mut Snapshot(view), &step)?;
         calls += looked.calls;
         jobs.extend(looked.jobs.iter().map(|(_, id)| *id));
         bodies.extend(looked.bodies.iter().copied());

@@ -5,10 +5,10 @@ use std::ops::Bound;
 
 use onelane_core::model::{Bodies, Bonds, Finished, FinishedKind};
 use onelane_core::rows::{Finishes, Logged};
-use redb::{ReadTransaction, ReadableTable, ReadableTableMetadata as _};
 
 use super::error::{FileError, Result};
 use super::schema::{self, decode, decode_call};
+use super::view::{Merged, View};
 use crate::model::{AttemptNo, DeliveryId, Job, JobId};
 
 type Bytes = &'static [u8];
@@ -23,7 +23,7 @@ pub(super) fn readable<T>(read: Result<T>) -> Result<Option<T>> {
 }
 
 pub(super) fn places(
-    kind: &impl ReadableTable<&'static [u8; 17], &'static [u8; 16]>,
+    kind: &Merged<'_, &'static [u8; 17], &'static [u8; 16]>,
     bodies: Bodies,
     after: Option<Finished>,
     limit: usize,
@@ -43,7 +43,7 @@ pub(super) fn places(
 }
 
 pub(super) fn finished_job(
-    jobs: &impl ReadableTable<&'static [u8; 16], Bytes>,
+    jobs: &Merged<'_, &'static [u8; 16], Bytes>,
     id: JobId,
 ) -> Result<Option<Job>> {
     match jobs.get(id.as_bytes())? {
@@ -53,7 +53,7 @@ pub(super) fn finished_job(
 }
 
 pub(super) fn log_after(
-    calls: &impl ReadableTable<u64, Bytes>,
+    calls: &Merged<'_, u64, Bytes>,
     seq: u64,
     limit: usize,
 ) -> Result<Vec<Logged>> {
@@ -70,9 +70,9 @@ pub(super) fn log_after(
 
 /// The reason to keep a job that is over.
 pub(super) fn bonds(
-    billing_open: &impl ReadableTable<u64, ()>,
-    calls_by_job: &impl ReadableTable<&'static [u8; 20], u64>,
-    deliveries_open: &impl ReadableTable<&'static [u8; 24], ()>,
+    billing_open: &Merged<'_, u64, ()>,
+    calls_by_job: &Merged<'_, &'static [u8; 20], u64>,
+    deliveries_open: &Merged<'_, &'static [u8; 24], ()>,
     id: JobId,
 ) -> Result<Bonds> {
     let mut bonds = Bonds::default();
@@ -96,13 +96,13 @@ pub(super) fn bonds(
 }
 
 /// A snapshot, where nothing goes.
-pub(super) struct Snapshot<'s>(pub(super) &'s ReadTransaction);
+pub(super) struct Snapshot<'s>(pub(super) &'s View);
 
 impl Finishes for Snapshot<'_> {
     type Error = FileError;
 
     fn finished_count(&mut self, kind: FinishedKind) -> Result<u64> {
-        Ok(self.0.open_table(schema::kind(kind))?.len()?)
+        self.0.open_table(schema::kind(kind))?.len()
     }
 
     fn finished(

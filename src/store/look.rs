@@ -8,10 +8,11 @@ use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use redb::backends::FileBackend;
-use redb::{Builder, Database, ReadableDatabase, StorageBackend};
+use redb::{Builder, StorageBackend};
 
 use super::error::Result;
 use super::locks::locks_of_the_file;
+use super::whole::Whole;
 use super::{Opened, StoreOptions, close, guarded, open, read};
 use crate::ports::StoreError;
 
@@ -27,8 +28,14 @@ pub fn stored_config(path: impl AsRef<Path>) -> Result<Option<String>, StoreErro
         let mut builder = Builder::new();
         builder.set_cache_size(StoreOptions::default().cache_bytes);
         let database = builder.create_with_backend(overlay)?;
-        let found = config_of(&database);
-        close(&name, Some(Opened::Whole(database)));
+        if open::is_new(&database)? {
+            return Ok(None);
+        }
+        // Another version may keep it in another form.
+        open::check_version(&database)?;
+        let whole = Whole::new(database)?;
+        let found = whole.view().and_then(|view| read::config(&view));
+        close(&name, Some(Opened::Whole(whole)), None);
         found
     })
 }
@@ -39,15 +46,6 @@ pub(super) fn over(path: &Path) -> io::Result<Overlay> {
     let file = OpenOptions::new().read(true).write(true).open(path)?;
     let under = FileBackend::new(file).map_err(io::Error::other)?;
     Overlay::over(under)
-}
-
-fn config_of(database: &Database) -> Result<Option<String>> {
-    if open::is_new(database)? {
-        return Ok(None);
-    }
-    // Another version may keep it in another form.
-    open::check_version(database)?;
-    read::config(&database.begin_read()?)
 }
 
 /// Bytes of a piece that is kept in memory once something in it was written.

@@ -8,6 +8,7 @@ mod error;
 mod figures;
 mod file;
 mod finished;
+mod journal;
 mod locks;
 mod look;
 mod notices;
@@ -17,6 +18,9 @@ mod remains;
 mod row;
 mod salvage;
 mod schema;
+mod tables;
+mod view;
+mod whole;
 
 #[cfg(test)]
 mod tests;
@@ -30,14 +34,15 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
 
 use onelane_core::model::{Prune, Transition};
 use onelane_core::notify::delivery::{DueDeliveries, DueQuery};
-use redb::{
-    Builder, Database, ReadOnlyDatabase, ReadTransaction, ReadableDatabase, StorageBackend,
-};
+use redb::{Builder, Database, ReadOnlyDatabase, ReadableDatabase as _, StorageBackend};
 
 use self::error::{FileError, Result};
 use self::file::StoreFile;
 pub use self::file::{StopOpening, identity};
+use self::journal::Journal;
 pub use self::look::stored_config;
+use self::view::View;
+use self::whole::Whole;
 use crate::model::{
     AlertBook, AuditEntry, AuditId, Batch, BatchId, BatchInput, CallRecord, ClientKey,
     DeliveryCounts, FileId, HookEndpoint, Job, JobId, Retention, StoredFile, Timestamp, UsageRow,
@@ -85,7 +90,7 @@ enum Occasion {
 /// What is open.
 enum Opened {
     /// The store.
-    Whole(Database),
+    Whole(Whole),
     /// The roots of a file that can't be verified, the newer one first, to be looked at.
     Remains(Vec<ReadOnlyDatabase>),
 }
@@ -162,7 +167,7 @@ impl RedbStore {
             failed: Mutex::new(None),
         };
         // Of another version, or no store of ours.
-        match store.read(open::check_version_in) {
+        match store.read(|view| open::check_version_in(view.snapshot())) {
             Ok(()) => Ok(store),
             Err(other @ StoreError::Version { .. }) => Err(other),
             Err(_) => Err(damage),
@@ -210,11 +215,11 @@ impl RedbStore {
             file,
             failed: Mutex::new(None),
         };
-        let database = store.guarded(|| store.open_database(Occasion::Start))?;
+        let opened = store.guarded(|| Whole::new(store.open_database(Occasion::Start)?))?;
         *store
             .database
             .write()
-            .unwrap_or_else(PoisonError::into_inner) = Some(Opened::Whole(database));
+            .unwrap_or_else(PoisonError::into_inner) = Some(Opened::Whole(opened));
         Ok(store)
     }
 
@@ -240,7 +245,7 @@ impl RedbStore {
             .database
             .write()
             .unwrap_or_else(PoisonError::into_inner);
-        close(&self.path, database.take());
+        close(&self.path, database.take(), Some(self.options));
         let copied = self.file.as_ref().map(|file| file.copy());
         let rest = match copied {
             Some(Ok(copy)) => format!("what it held was copied to {}", copy.display()),
@@ -274,6 +279,7 @@ impl RedbStore {
 
     /// Gives the file's free space back to the device. Answers whether there was any.
     pub fn compact(&mut self) -> Result<bool, StoreError> {
+        self.settle()?;
         self.exclusive(|database| Ok(database.compact()?))
     }
 
@@ -284,7 +290,20 @@ impl RedbStore {
         now: Timestamp,
     ) -> Result<StoreFigures, StoreError> {
         let prune = Prune::of(retention, now);
-        self.read(|snapshot| figures::figures(snapshot, prune.as_ref()))
+        // So that each row is counted where it belongs. Of a damaged file there is less to be told.
+        if let Err(error) = self.settle() {
+            tracing::debug!(%error, "the journal stays above the tables");
+        }
+        self.read(|view| figures::figures(view, prune.as_ref()))
+    }
+
+    /// Writes what only the journal holds to the tables.
+    fn settle(&self) -> Result<(), StoreError> {
+        self.guarded(|| match &*self.database() {
+            Some(Opened::Whole(whole)) => whole.settle(self.options),
+            Some(Opened::Remains(_)) => Err(beyond_mending()),
+            None => Err(closed()),
+        })
     }
 
     /// Works on the file alone.
@@ -297,7 +316,7 @@ impl RedbStore {
             .write()
             .unwrap_or_else(PoisonError::into_inner);
         self.guarded(|| match database.as_mut() {
-            Some(Opened::Whole(database)) => work(database),
+            Some(Opened::Whole(whole)) => whole.exclusive(work),
             Some(Opened::Remains(_)) => Err(beyond_mending()),
             None => Err(closed()),
         })
@@ -326,8 +345,8 @@ impl RedbStore {
             .write()
             .unwrap_or_else(PoisonError::into_inner);
         // The old owner of the file lets go of its lock before the new one asks for it.
-        close(&self.path, database.take());
-        let opened = self.guarded(|| self.open_database(Occasion::Reopen))?;
+        close(&self.path, database.take(), None);
+        let opened = self.guarded(|| Whole::new(self.open_database(Occasion::Reopen)?))?;
         *database = Some(Opened::Whole(opened));
         Ok(())
     }
@@ -340,9 +359,9 @@ impl RedbStore {
         self.database.read().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn read<T>(&self, of: impl Fn(&ReadTransaction) -> Result<T>) -> Result<T, StoreError> {
+    fn read<T>(&self, of: impl Fn(&View) -> Result<T>) -> Result<T, StoreError> {
         let found = match &*self.database() {
-            Some(Opened::Whole(database)) => self.guarded(|| of(&database.begin_read()?)),
+            Some(Opened::Whole(whole)) => self.guarded(|| of(&whole.view()?)),
             Some(Opened::Remains(roots)) => self.read_remains(roots, of),
             None => self.guarded(|| Err(closed())),
         };
@@ -357,11 +376,16 @@ impl RedbStore {
     fn read_remains<T>(
         &self,
         roots: &[ReadOnlyDatabase],
-        of: impl Fn(&ReadTransaction) -> Result<T>,
+        of: impl Fn(&View) -> Result<T>,
     ) -> Result<T, StoreError> {
         let mut found = self.guarded(|| Err(beyond_mending()));
         for root in roots {
-            found = self.guarded(|| of(&root.begin_read()?));
+            found = self.guarded(|| {
+                let snapshot = root.begin_read()?;
+                // Where the journal is damaged, the tables have what was committed before it.
+                let journal = reading(|| Journal::load(&snapshot)).unwrap_or_default();
+                of(&View::new(snapshot, Arc::new(journal)))
+            });
             if !matches!(
                 found,
                 Err(StoreError::Damaged { .. } | StoreError::Io { .. })
@@ -453,7 +477,7 @@ impl Store for RedbStore {
         }
         self.keep_place()?;
         let committed = self.guarded(|| match &*self.database() {
-            Some(Opened::Whole(database)) => commit::commit(database, self.options, batch),
+            Some(Opened::Whole(whole)) => whole.commit(self.options, batch),
             Some(Opened::Remains(_)) => Err(beyond_mending()),
             None => Err(closed()),
         });
@@ -659,7 +683,16 @@ impl Drop for RedbStore {
             .database
             .get_mut()
             .unwrap_or_else(PoisonError::into_inner);
-        close(&self.path, database.take());
+        let is_sound = self
+            .failed
+            .get_mut()
+            .unwrap_or_else(PoisonError::into_inner)
+            .is_none();
+        close(
+            &self.path,
+            database.take(),
+            is_sound.then_some(self.options),
+        );
     }
 }
 
@@ -672,12 +705,16 @@ impl std::fmt::Debug for RedbStore {
     }
 }
 
-/// Closes a database. All that was acknowledged is on disk already, so that a failure here costs
-/// the next start some time and nothing else; a damaged file must not panic even now.
-fn close(path: &str, database: Option<Opened>) {
-    let Some(database) = database else { return };
-    let close = || match database {
-        Opened::Whole(database) => database.close().map_err(FileError::from),
+/// Closes a database, its journal written to the tables as these options say. All that was acknowledged is on
+/// disk already, so that a failure here costs the next start some time and nothing else; a damaged file must
+/// not panic even now.
+fn close(path: &str, opened: Option<Opened>, settled: Option<StoreOptions>) {
+    let Some(opened) = opened else { return };
+    let close = || match opened {
+        Opened::Whole(whole) => {
+            let settled = settled.map_or(Ok(()), |options| whole.settle(options));
+            whole.close().and(settled)
+        }
         Opened::Remains(roots) => {
             drop(roots);
             Ok(())

@@ -1,16 +1,16 @@
 //! Deliveries, endpoints and alerts, as the store tells them.
 
 use onelane_core::notify::delivery::{self, DueDeliveries, DueIndex, DueQuery};
-use redb::{ReadOnlyTable, ReadTransaction};
 
 use super::error::{FileError, Result};
 use super::read::single;
 use super::schema::{self, Counters, decode, meta, no_delivery};
+use super::view::{Merged, View};
 use crate::model::{AlertBook, Delivery, DeliveryCounts, DeliveryId, DuePlace, HookEndpoint};
 use crate::ports::{DeliveriesOver, DeliveryFilter, DeliveryPage, OverQuery};
 
 /// Reads the rows of those alone that are answered.
-pub(super) fn due(snapshot: &ReadTransaction, query: &DueQuery) -> Result<DueDeliveries> {
+pub(super) fn due(snapshot: &View, query: &DueQuery) -> Result<DueDeliveries> {
     let mut index = Index {
         places: snapshot.open_table(schema::DELIVERIES_PENDING)?,
         rows: snapshot.open_table(schema::DELIVERIES)?,
@@ -18,12 +18,12 @@ pub(super) fn due(snapshot: &ReadTransaction, query: &DueQuery) -> Result<DueDel
     delivery::find(&mut index, query)
 }
 
-struct Index {
-    places: ReadOnlyTable<&'static [u8; 32], ()>,
-    rows: ReadOnlyTable<u64, &'static [u8]>,
+struct Index<'v> {
+    places: Merged<'v, &'static [u8; 32], ()>,
+    rows: Merged<'v, u64, &'static [u8]>,
 }
 
-impl DueIndex for Index {
+impl DueIndex for Index<'_> {
     type Error = FileError;
 
     fn from(&mut self, place: DuePlace) -> Result<Option<DuePlace>> {
@@ -40,7 +40,7 @@ impl DueIndex for Index {
 }
 
 pub(super) fn page(
-    snapshot: &ReadTransaction,
+    snapshot: &View,
     filter: &DeliveryFilter,
     cursor: Option<u64>,
     limit: usize,
@@ -63,7 +63,7 @@ pub(super) fn page(
 }
 
 /// Reads some rows, one after the other.
-pub(super) fn over(snapshot: &ReadTransaction, mut query: OverQuery) -> Result<DeliveriesOver> {
+pub(super) fn over(snapshot: &View, mut query: OverQuery) -> Result<DeliveriesOver> {
     let rows = snapshot.open_table(schema::DELIVERIES)?;
     let mut over = DeliveriesOver::default();
     for (looked, item) in rows.range(query.from.0..)?.enumerate() {
@@ -77,15 +77,15 @@ pub(super) fn over(snapshot: &ReadTransaction, mut query: OverQuery) -> Result<D
     Ok(over)
 }
 
-pub(super) fn counts(snapshot: &ReadTransaction) -> Result<DeliveryCounts> {
+pub(super) fn counts(snapshot: &View) -> Result<DeliveryCounts> {
     let counters: Option<Counters> = single(snapshot, meta::COUNTERS)?;
     Ok(counters.unwrap_or_default().deliveries)
 }
 
-pub(super) fn endpoints(snapshot: &ReadTransaction) -> Result<Vec<HookEndpoint>> {
+pub(super) fn endpoints(snapshot: &View) -> Result<Vec<HookEndpoint>> {
     Ok(single(snapshot, meta::ENDPOINTS)?.unwrap_or_default())
 }
 
-pub(super) fn alerts(snapshot: &ReadTransaction) -> Result<AlertBook> {
+pub(super) fn alerts(snapshot: &View) -> Result<AlertBook> {
     Ok(single(snapshot, meta::ALERTS)?.unwrap_or_default())
 }

@@ -12,6 +12,7 @@ use redb::{
 };
 
 use super::error::{FileError, Result};
+use super::journal;
 use super::schema::{self, META, meta};
 
 /// Makes an empty file, which redb takes for a new database, and its name durable.
@@ -90,7 +91,7 @@ pub(super) fn is_new(database: &Database) -> Result<bool> {
     let mut tables = 0;
     for table in snapshot.list_tables()? {
         tables += 1;
-        if table.name() == META.name() {
+        if table.name() == META.definition.name() {
             return Ok(false);
         }
     }
@@ -110,30 +111,10 @@ pub(super) fn initialise(database: &Database) -> Result<()> {
 }
 
 fn create_tables(transaction: &WriteTransaction) -> Result<()> {
-    transaction.open_table(schema::JOBS)?;
-    transaction.open_table(schema::REQUESTS)?;
-    transaction.open_table(schema::RESPONSES)?;
-    transaction.open_table(schema::LINE)?;
-    transaction.open_table(schema::IDEMPOTENCY)?;
-    transaction.open_table(schema::CALLS)?;
-    transaction.open_table(schema::CALLS_BY_JOB)?;
-    transaction.open_table(schema::BILLING_OPEN)?;
-    transaction.open_table(schema::BATCHES)?;
-    transaction.open_table(schema::AUDIT)?;
-    transaction.open_table(schema::CLIENT_KEYS)?;
-    transaction.open_table(schema::BATCH_INPUTS)?;
-    transaction.open_table(schema::FILES)?;
-    transaction.open_table(schema::FILE_PARTS)?;
-    transaction.open_table(schema::DEPENDENTS)?;
-    transaction.open_table(schema::FINISHED)?;
-    transaction.open_table(schema::DEAD_LETTERS)?;
-    transaction.open_table(schema::IN_DOUBT)?;
-    transaction.open_table(schema::USAGE)?;
-    transaction.open_table(schema::DELIVERIES)?;
-    transaction.open_table(schema::DELIVERIES_PENDING)?;
-    transaction.open_table(schema::DELIVERIES_OPEN)?;
+    schema::create_tables(transaction)?;
+    journal::create(transaction)?;
     let version = schema::STORE_VERSION.to_string();
-    let mut meta = transaction.open_table(META)?;
+    let mut meta = transaction.open_table(META.definition)?;
     meta.insert(meta::VERSION, version.as_bytes())?;
     let mut counters = Vec::new();
     schema::encode(&mut counters, &schema::Counters::default())?;
@@ -148,7 +129,7 @@ pub(super) fn check_version(database: &Database) -> Result<()> {
 
 /// The same, of a snapshot.
 pub(super) fn check_version_in(snapshot: &ReadTransaction) -> Result<()> {
-    let table = snapshot.open_table(META)?;
+    let table = snapshot.open_table(META.definition)?;
     let row = table
         .get(meta::VERSION)?
         .ok_or_else(|| FileError::damaged("meta", "the version is missing"))?;

@@ -5,13 +5,13 @@ use std::collections::BTreeSet;
 use std::ops::Bound;
 use std::sync::Arc;
 
-use redb::{AccessGuard, Range, ReadOnlyTable, ReadTransaction};
 use serde::de::DeserializeOwned;
 
 use super::error::{FileError, Result};
 use super::schema::{
     self, Counters, LineRow, Names, decode, decode_call, meta, no_call, no_job, no_request,
 };
+use super::view::{Found, Merged, Rest, View};
 use crate::model::{
     AnswerBody, AttemptNo, AuditEntry, AuditId, Batch, BatchId, BatchInput, ClientKey, FileId, Job,
     JobId, JobStatus, Received, Request, Seq, StoredFile, Timestamp, UsageRow, limits,
@@ -22,7 +22,7 @@ use crate::ports::{
 };
 
 /// Reads the compact table alone, but for the few jobs with an open attempt.
-pub(super) fn recover(snapshot: &ReadTransaction) -> Result<Recovered> {
+pub(super) fn recover(snapshot: &View) -> Result<Recovered> {
     let line = snapshot.open_table(schema::LINE)?;
     let bodies = Bodies::open(snapshot)?;
     let mut names = Names::default();
@@ -48,14 +48,14 @@ pub(super) fn recover(snapshot: &ReadTransaction) -> Result<Recovered> {
     Ok(recovered)
 }
 
-pub(super) fn job(snapshot: &ReadTransaction, id: JobId) -> Result<Option<JobRecord>> {
+pub(super) fn job(snapshot: &View, id: JobId) -> Result<Option<JobRecord>> {
     let bodies = Bodies::open(snapshot)?;
     let job = bodies.find(id)?;
     job.map(|job| bodies.whole(job)).transpose()
 }
 
 pub(super) fn jobs(
-    snapshot: &ReadTransaction,
+    snapshot: &View,
     filter: &JobFilter,
     cursor: Option<u64>,
     limit: usize,
@@ -98,7 +98,7 @@ pub(super) fn jobs(
 
 /// One look at the line from the cursor on: no request, no response, no count of all.
 pub(super) fn places(
-    snapshot: &ReadTransaction,
+    snapshot: &View,
     filter: &JobFilter,
     cursor: Option<u64>,
     limit: usize,
@@ -173,7 +173,7 @@ impl Filling {
 }
 
 pub(super) fn calls(
-    snapshot: &ReadTransaction,
+    snapshot: &View,
     filter: &CallFilter,
     cursor: Option<u64>,
     limit: usize,
@@ -229,11 +229,11 @@ pub(super) fn calls(
     Ok(page)
 }
 
-fn call_row(calls: &ReadOnlyTable<u64, Bytes>, seq: u64) -> Result<AccessGuard<'static, Bytes>> {
+fn call_row(calls: &Merged<'_, u64, Bytes>, seq: u64) -> Result<Found<Bytes>> {
     calls.get(seq)?.ok_or_else(no_call)
 }
 
-pub(super) fn usage(snapshot: &ReadTransaction, filter: &UsageFilter) -> Result<Vec<UsageRow>> {
+pub(super) fn usage(snapshot: &View, filter: &UsageFilter) -> Result<Vec<UsageRow>> {
     if filter.start > filter.end {
         return Ok(Vec::new());
     }
@@ -252,22 +252,22 @@ pub(super) fn usage(snapshot: &ReadTransaction, filter: &UsageFilter) -> Result<
     Ok(rows)
 }
 
-pub(super) fn counts(snapshot: &ReadTransaction) -> Result<StatusCounts> {
+pub(super) fn counts(snapshot: &View) -> Result<StatusCounts> {
     Ok(counters(snapshot)?.jobs)
 }
 
-pub(super) fn counters(snapshot: &ReadTransaction) -> Result<Counters> {
+pub(super) fn counters(snapshot: &View) -> Result<Counters> {
     let counters: Option<Counters> = single(snapshot, meta::COUNTERS)?;
     counters.ok_or_else(|| FileError::damaged("meta", "the counters are missing"))
 }
 
-pub(super) fn batch(snapshot: &ReadTransaction, id: BatchId) -> Result<Option<Batch>> {
+pub(super) fn batch(snapshot: &View, id: BatchId) -> Result<Option<Batch>> {
     let row = snapshot.open_table(schema::BATCHES)?.get(id.number())?;
     row.map(|row| decode("batches", row.value())).transpose()
 }
 
 pub(super) fn batches(
-    snapshot: &ReadTransaction,
+    snapshot: &View,
     after: Option<BatchId>,
     limit: usize,
 ) -> Result<Vec<Batch>> {
@@ -281,7 +281,7 @@ pub(super) fn batches(
 }
 
 pub(super) fn audit(
-    snapshot: &ReadTransaction,
+    snapshot: &View,
     before: Option<AuditId>,
     limit: usize,
 ) -> Result<Vec<AuditEntry>> {
@@ -300,11 +300,11 @@ pub(super) fn audit(
     Ok(entries)
 }
 
-pub(super) fn client_keys(snapshot: &ReadTransaction) -> Result<Vec<ClientKey>> {
+pub(super) fn client_keys(snapshot: &View) -> Result<Vec<ClientKey>> {
     schema::all_client_keys(&snapshot.open_table(schema::CLIENT_KEYS)?)
 }
 
-pub(super) fn batch_input(snapshot: &ReadTransaction, id: BatchId) -> Result<Option<BatchInput>> {
+pub(super) fn batch_input(snapshot: &View, id: BatchId) -> Result<Option<BatchInput>> {
     let table = snapshot.open_table(schema::BATCH_INPUTS)?;
     let row = table.get(id.number())?;
     row.map(|row| decode("batch_inputs", row.value()))
@@ -312,7 +312,7 @@ pub(super) fn batch_input(snapshot: &ReadTransaction, id: BatchId) -> Result<Opt
 }
 
 pub(super) fn batch_inputs(
-    snapshot: &ReadTransaction,
+    snapshot: &View,
     after: Option<BatchId>,
     limit: usize,
 ) -> Result<Vec<BatchInput>> {
@@ -325,14 +325,14 @@ pub(super) fn batch_inputs(
     Ok(inputs)
 }
 
-pub(super) fn file(snapshot: &ReadTransaction, id: FileId) -> Result<Option<StoredFile>> {
+pub(super) fn file(snapshot: &View, id: FileId) -> Result<Option<StoredFile>> {
     let table = snapshot.open_table(schema::FILES)?;
     let row = table.get(id.as_bytes())?;
     row.map(|row| decode("files", row.value())).transpose()
 }
 
 pub(super) fn files(
-    snapshot: &ReadTransaction,
+    snapshot: &View,
     after: Option<FileId>,
     limit: usize,
 ) -> Result<Vec<StoredFile>> {
@@ -350,7 +350,7 @@ pub(super) fn files(
 }
 
 pub(super) fn file_part(
-    snapshot: &ReadTransaction,
+    snapshot: &View,
     id: FileId,
     number: u32,
 ) -> Result<Option<Vec<u8>>> {
@@ -361,7 +361,7 @@ pub(super) fn file_part(
 
 /// One look at the line from the cursor on, and at the rows of the jobs that are found.
 pub(super) fn batch_jobs(
-    snapshot: &ReadTransaction,
+    snapshot: &View,
     id: Option<BatchId>,
     cursor: Option<u64>,
     limit: usize,
@@ -383,16 +383,16 @@ pub(super) fn batch_jobs(
     Ok((jobs, None))
 }
 
-pub(super) fn config(snapshot: &ReadTransaction) -> Result<Option<String>> {
+pub(super) fn config(snapshot: &View) -> Result<Option<String>> {
     single(snapshot, meta::CONFIG)
 }
 
-pub(super) fn clock(snapshot: &ReadTransaction) -> Result<Option<Timestamp>> {
+pub(super) fn clock(snapshot: &View) -> Result<Option<Timestamp>> {
     single(snapshot, meta::CLOCK)
 }
 
 pub(super) fn single<T: DeserializeOwned>(
-    snapshot: &ReadTransaction,
+    snapshot: &View,
     name: &str,
 ) -> Result<Option<T>> {
     let row = snapshot.open_table(schema::META)?.get(name)?;
@@ -400,18 +400,18 @@ pub(super) fn single<T: DeserializeOwned>(
 }
 
 pub(super) type Bytes = &'static [u8];
-pub(super) type Table<const N: usize> = ReadOnlyTable<&'static [u8; N], Bytes>;
-pub(super) type LineRange<'t> = Range<'t, &'static [u8; 9], Bytes>;
+pub(super) type Table<'v, const N: usize> = Merged<'v, &'static [u8; N], Bytes>;
+pub(super) type LineRange = Rest<&'static [u8; 9], Bytes>;
 
 /// The tables that a whole job is read from.
-pub(super) struct Bodies {
-    jobs: Table<16>,
-    requests: Table<16>,
-    responses: Table<16>,
+pub(super) struct Bodies<'v> {
+    jobs: Table<'v, 16>,
+    requests: Table<'v, 16>,
+    responses: Table<'v, 16>,
 }
 
-impl Bodies {
-    pub(super) fn open(snapshot: &ReadTransaction) -> Result<Self> {
+impl<'v> Bodies<'v> {
+    pub(super) fn open(snapshot: &'v View) -> Result<Self> {
         Ok(Self {
             jobs: snapshot.open_table(schema::JOBS)?,
             requests: snapshot.open_table(schema::REQUESTS)?,
@@ -483,18 +483,14 @@ impl Bodies {
 }
 
 /// The line of one status, up to a place.
-pub(super) fn of_status<'t>(
-    line: &'t Table<9>,
-    status: JobStatus,
-    last: u64,
-) -> Result<LineRange<'t>> {
+pub(super) fn of_status(line: &Table<'_, 9>, status: JobStatus, last: u64) -> Result<LineRange> {
     let first = schema::line_key(status, Seq(0));
     let last = schema::line_key(status, Seq(last));
-    Ok(line.range::<&[u8; 9]>(&first..=&last)?)
+    line.range::<&[u8; 9]>(&first..=&last)
 }
 
 /// A place in line: sequence, status, row.
-pub(super) type Place<'t> = (Seq, JobStatus, AccessGuard<'t, Bytes>);
+pub(super) type Place = (Seq, JobStatus, Found<Bytes>);
 
 #[cfg(test)]
 thread_local! {
@@ -503,13 +499,13 @@ thread_local! {
 }
 
 /// The lines of several statuses as one, newest first.
-pub(super) struct Newest<'t> {
-    lines: Vec<(JobStatus, LineRange<'t>, Option<Place<'t>>)>,
+pub(super) struct Newest {
+    lines: Vec<(JobStatus, LineRange, Option<Place>)>,
 }
 
-impl<'t> Newest<'t> {
+impl Newest {
     /// All jobs, or those of one status, up to the place `last`.
-    pub(super) fn open(line: &'t Table<9>, status: Option<JobStatus>, last: u64) -> Result<Self> {
+    pub(super) fn open(line: &Table<'_, 9>, status: Option<JobStatus>, last: u64) -> Result<Self> {
         let wanted = JobStatus::ALL
             .into_iter()
             .filter(|s| status.is_none_or(|want| want == *s));
@@ -524,7 +520,7 @@ impl<'t> Newest<'t> {
 }
 
 /// Takes the newest place of one line.
-fn back<'t>(status: JobStatus, range: &mut LineRange<'t>) -> Result<Option<Place<'t>>> {
+fn back(status: JobStatus, range: &mut LineRange) -> Result<Option<Place>> {
     let Some(item) = range.next_back() else {
         return Ok(None);
     };
@@ -532,13 +528,13 @@ fn back<'t>(status: JobStatus, range: &mut LineRange<'t>) -> Result<Option<Place
     Ok(Some((schema::line_seq(key.value()), status, row)))
 }
 
-impl<'t> Iterator for Newest<'t> {
-    type Item = Result<Place<'t>>;
+impl Iterator for Newest {
+    type Item = Result<Place>;
 
     fn next(&mut self) -> Option<Self::Item> {
         #[cfg(test)]
         LOOKED_AT.with(|rows| rows.set(rows.get() + 1));
-        let seq = |head: &Option<Place<'t>>| head.as_ref().map(|(seq, ..)| *seq);
+        let seq = |head: &Option<Place>| head.as_ref().map(|(seq, ..)| *seq);
         let newest = self.lines.iter_mut().max_by_key(|(.., head)| seq(head))?;
         let (status, range, head) = newest;
         let place = head.take()?;

@@ -3,12 +3,11 @@
 
 use std::iter::Peekable;
 
-use redb::{AccessGuard, ReadTransaction};
-
 use super::error::{FileError, Result};
 use super::read::{self, Bodies};
 use super::reading;
 use super::schema::{self, LineRow, decode, decode_call};
+use super::view::{Found as Row, View};
 use crate::model::{CallRecord, Day, JobStatus, UsageRow, limits};
 use crate::ports::{JobRecord, Salvage, UsageFilter};
 
@@ -39,12 +38,12 @@ fn add<T>(part: &mut Part<T>, row: Result<T>, what: impl FnOnce() -> String) -> 
 }
 
 /// A row of a table, as it lies in the file.
-type Raw<'t> = AccessGuard<'t, &'static [u8]>;
+type Raw = Row<&'static [u8]>;
 
 /// What stands at a place of a table; `None`: what stands there and right before it can't be reached.
-struct Found<'t> {
+struct Found {
     seq: u64,
-    row: Option<Raw<'t>>,
+    row: Option<Raw>,
 }
 
 /// Goes down a table from a place, and passes over pages that can't be read.
@@ -72,14 +71,14 @@ impl<F, I> Down<F, I> {
     }
 }
 
-impl<'t, F, I> Iterator for Down<F, I>
+impl<F, I> Iterator for Down<F, I>
 where
     F: FnMut(u64) -> Result<I>,
-    I: Iterator<Item = Result<(u64, Raw<'t>)>>,
+    I: Iterator<Item = Result<(u64, Raw)>>,
 {
-    type Item = Result<Found<'t>>;
+    type Item = Result<Found>;
 
-    fn next(&mut self) -> Option<Result<Found<'t>>> {
+    fn next(&mut self) -> Option<Result<Found>> {
         loop {
             let upto = self.upto?;
             let found = reading(|| {
@@ -121,9 +120,9 @@ where
 }
 
 /// The places of several statuses as one, newest first.
-fn newest<'t, I: Iterator<Item = Result<Found<'t>>>>(
+fn newest<I: Iterator<Item = Result<Found>>>(
     lines: &mut [Peekable<I>],
-) -> Option<Result<Found<'t>>> {
+) -> Option<Result<Found>> {
     // An error comes first.
     let seq = |line: &mut Peekable<I>| {
         let found = line.peek()?.as_ref();
@@ -137,7 +136,7 @@ fn newest<'t, I: Iterator<Item = Result<Found<'t>>>>(
 }
 
 pub(super) fn jobs(
-    snapshot: &ReadTransaction,
+    snapshot: &View,
     cursor: Option<u64>,
     limit: usize,
 ) -> Result<Part<JobRecord>> {
@@ -182,7 +181,7 @@ pub(super) fn jobs(
 }
 
 pub(super) fn calls(
-    snapshot: &ReadTransaction,
+    snapshot: &View,
     cursor: Option<u64>,
     limit: usize,
 ) -> Result<Part<CallRecord>> {
@@ -219,14 +218,14 @@ fn unreached() -> FileError {
 }
 
 /// The last place that was given, or where that can't be read, the last that there can be.
-fn last(snapshot: &ReadTransaction, of: impl Fn(&schema::Counters) -> u64) -> u64 {
+fn last(snapshot: &View, of: impl Fn(&schema::Counters) -> u64) -> u64 {
     let counters = reading(|| read::counters(snapshot));
     counters.map_or(u64::MAX, |counters| of(&counters))
 }
 
 /// The rows of the first day that has any, and the next day that has.
 pub(super) fn usage_day(
-    snapshot: &ReadTransaction,
+    snapshot: &View,
     filter: &UsageFilter,
 ) -> Result<(Part<UsageRow>, Option<Day>)> {
     let mut part = Part::default();

@@ -10,12 +10,13 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use onelane_core::model::{Bodies, Finished, FinishedKind};
-use redb::{ReadableTable, TableDefinition};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::error::{FileError, Result};
 use super::row;
+use super::tables::{Table, tables};
+use super::view::Merged;
 use crate::model::{
     AnswerBody, AttemptNo, BatchId, CallRecord, ClientKey, Day, DeliveryCounts, DeliveryId,
     DestinationId, Due, DuePlace, FileId, Fingerprint, Job, JobEntry, JobId, JobStatus, KeyId, Seq,
@@ -25,67 +26,66 @@ use crate::ports::{MoreFilter, StatusCounts};
 
 /// The version of the tables and what they mean together. Raised when an older program would
 /// misread the file, or this one an older file: the store refuses every version but this one.
-pub(super) const STORE_VERSION: u64 = 7;
+pub(super) const STORE_VERSION: u64 = 8;
 /// The version of every row written.
 const ROW_VERSION: u64 = 1;
 
-/// Single values, by name: see [`meta`].
-pub(super) const META: TableDefinition<&str, &[u8]> = TableDefinition::new("meta");
-/// Job id: [`Job`].
-pub(super) const JOBS: TableDefinition<&[u8; 16], &[u8]> = TableDefinition::new("jobs");
-/// Job id: its request.
-pub(super) const REQUESTS: TableDefinition<&[u8; 16], &[u8]> = TableDefinition::new("requests");
-/// Job id: GLM's answer, verbatim.
-pub(super) const RESPONSES: TableDefinition<&[u8; 16], &[u8]> = TableDefinition::new("responses");
-/// Status and place in line ([`line_key`]): [`LineRow`]. Every job is here once, so that a restart
-/// reads the pending and processing ranges alone, and a list needs no other table to filter.
-pub(super) const LINE: TableDefinition<&[u8; 9], &[u8]> = TableDefinition::new("line");
-/// Digest of an idempotency key and its scope ([`idempotency_key`]): [`Keyed`].
-pub(super) const IDEMPOTENCY: TableDefinition<&[u8; 32], &[u8]> =
-    TableDefinition::new("idempotency");
-/// Place in the call log: [`CallRecord`].
-pub(super) const CALLS: TableDefinition<u64, &[u8]> = TableDefinition::new("calls");
-/// Job id and attempt ([`call_key`]): its place in the call log.
-pub(super) const CALLS_BY_JOB: TableDefinition<&[u8; 20], u64> =
-    TableDefinition::new("calls_by_job");
-/// Place in the call log, of the calls that were maybe billed and are not settled yet.
-pub(super) const BILLING_OPEN: TableDefinition<u64, ()> = TableDefinition::new("billing_open");
-/// Job id and the id of a job that waits for it ([`dependent_key`]).
-pub(super) const DEPENDENTS: TableDefinition<&[u8; 32], ()> = TableDefinition::new("dependents");
-/// Completed and cancelled jobs that retention may take, in the order in which they ended, those without
-/// bodies after those with them ([`finished_key`]): the job's id. What may not go is in none of the three
-/// tables, so that the oldest that may is found, and how many there are is known, without a scan.
-pub(super) const FINISHED: TableDefinition<&[u8; 17], &[u8; 16]> =
-    TableDefinition::new(finished_table_name(FinishedKind::Done));
-/// The same of failed jobs.
-pub(super) const DEAD_LETTERS: TableDefinition<&[u8; 17], &[u8; 16]> =
-    TableDefinition::new(finished_table_name(FinishedKind::Failed));
-/// The same of completed and cancelled jobs of which only the bodies may go.
-pub(super) const IN_DOUBT: TableDefinition<&[u8; 17], &[u8; 16]> =
-    TableDefinition::new(finished_table_name(FinishedKind::InDoubt));
-/// Day, model, user and client key ([`usage_key`]): [`crate::model::UsageRow`].
-pub(super) const USAGE: TableDefinition<&[u8; 20], &[u8]> = TableDefinition::new("usage");
+tables! {
+    /// Single values, by name: see [`meta`].
+    1 META = "meta", &'static str => &'static [u8];
+    /// Job id: [`Job`].
+    2 JOBS = "jobs", &'static [u8; 16] => &'static [u8];
+    /// Job id: its request.
+    3 REQUESTS = "requests", &'static [u8; 16] => &'static [u8];
+    /// Job id: GLM's answer, verbatim.
+    4 RESPONSES = "responses", &'static [u8; 16] => &'static [u8];
+    /// Status and place in line ([`line_key`]): [`LineRow`]. Every job is here once, so that a restart
+    /// reads the pending and processing ranges alone, and a list needs no other table to filter.
+    5 LINE = "line", &'static [u8; 9] => &'static [u8];
+    /// Digest of an idempotency key and its scope ([`idempotency_key`]): [`Keyed`].
+    6 IDEMPOTENCY = "idempotency", &'static [u8; 32] => &'static [u8];
+    /// Place in the call log: [`CallRecord`].
+    7 CALLS = "calls", u64 => &'static [u8];
+    /// Job id and attempt ([`call_key`]): its place in the call log.
+    8 CALLS_BY_JOB = "calls_by_job", &'static [u8; 20] => u64;
+    /// Place in the call log, of the calls that were maybe billed and are not settled yet.
+    9 BILLING_OPEN = "billing_open", u64 => ();
+    /// Job id and the id of a job that waits for it ([`dependent_key`]).
+    10 DEPENDENTS = "dependents", &'static [u8; 32] => ();
+    /// Completed and cancelled jobs that retention may take, in the order in which they ended, those without
+    /// bodies after those with them ([`finished_key`]): the job's id. What may not go is in none of the three
+    /// tables, so that the oldest that may is found, and how many there are is known, without a scan.
+    11 FINISHED = finished_table_name(FinishedKind::Done), &'static [u8; 17] => &'static [u8; 16];
+    /// The same of failed jobs.
+    12 DEAD_LETTERS = finished_table_name(FinishedKind::Failed), &'static [u8; 17] => &'static [u8; 16];
+    /// The same of completed and cancelled jobs of which only the bodies may go.
+    13 IN_DOUBT = finished_table_name(FinishedKind::InDoubt), &'static [u8; 17] => &'static [u8; 16];
+    /// Day, model, user and client key ([`usage_key`]): [`crate::model::UsageRow`].
+    14 USAGE = "usage", &'static [u8; 20] => &'static [u8];
+    /// Batch id: [`crate::model::Batch`].
+    15 BATCHES = "batches", u64 => &'static [u8];
+    /// Id of an operator's order: [`crate::model::AuditEntry`].
+    16 AUDIT = "audit", &'static [u8; 16] => &'static [u8];
+    /// Client key id: [`crate::model::ClientKey`].
+    17 CLIENT_KEYS = "client_keys", u64 => &'static [u8];
+    /// Batch id: [`crate::model::BatchInput`].
+    18 BATCH_INPUTS = "batch_inputs", u64 => &'static [u8];
+    /// File id: [`crate::model::StoredFile`].
+    19 FILES = "files", &'static [u8; 16] => &'static [u8];
+    /// File id and the number of a part ([`file_part_key`]): its content as it came.
+    20 FILE_PARTS = "file_parts", &'static [u8; 20] => &'static [u8];
+    /// Place among deliveries: [`crate::model::Delivery`].
+    21 DELIVERIES = "deliveries", u64 => &'static [u8];
+    /// The places of the deliveries that are pending, by receiver ([`pending_key`]).
+    22 DELIVERIES_PENDING = "deliveries_pending", &'static [u8; 32] => ();
+    /// Job id and the id of a pending delivery of its end ([`told_key`]): until then its bodies are needed.
+    23 DELIVERIES_OPEN = "deliveries_open", &'static [u8; 24] => ();
+}
 
-/// Batch id: [`crate::model::Batch`].
-pub(super) const BATCHES: TableDefinition<u64, &[u8]> = TableDefinition::new("batches");
-/// Id of an operator's order: [`crate::model::AuditEntry`].
-pub(super) const AUDIT: TableDefinition<&[u8; 16], &[u8]> = TableDefinition::new("audit");
-/// Client key id: [`crate::model::ClientKey`].
-pub(super) const CLIENT_KEYS: TableDefinition<u64, &[u8]> = TableDefinition::new("client_keys");
-/// Batch id: [`crate::model::BatchInput`].
-pub(super) const BATCH_INPUTS: TableDefinition<u64, &[u8]> = TableDefinition::new("batch_inputs");
-/// File id: [`crate::model::StoredFile`].
-pub(super) const FILES: TableDefinition<&[u8; 16], &[u8]> = TableDefinition::new("files");
-/// File id and the number of a part ([`file_part_key`]): its content as it came.
-pub(super) const FILE_PARTS: TableDefinition<&[u8; 20], &[u8]> = TableDefinition::new("file_parts");
-/// Place among deliveries: [`crate::model::Delivery`].
-pub(super) const DELIVERIES: TableDefinition<u64, &[u8]> = TableDefinition::new("deliveries");
-/// The places of the deliveries that are pending, by receiver ([`pending_key`]).
-pub(super) const DELIVERIES_PENDING: TableDefinition<&[u8; 32], ()> =
-    TableDefinition::new("deliveries_pending");
-/// Job id and the id of a pending delivery of its end ([`told_key`]): until then its bodies are needed.
-pub(super) const DELIVERIES_OPEN: TableDefinition<&[u8; 24], ()> =
-    TableDefinition::new("deliveries_open");
+/// Whether a table holds bodies: what is large, and written once.
+pub(super) const fn is_body(tag: u8) -> bool {
+    tag == REQUESTS.tag() || tag == RESPONSES.tag() || tag == FILE_PARTS.tag()
+}
 
 /// The names in [`META`].
 pub(super) mod meta {
@@ -316,7 +316,7 @@ pub(super) fn line_seq(key: &[u8; 9]) -> Seq {
 /// The table of a kind.
 pub(super) const fn kind(
     kind: FinishedKind,
-) -> TableDefinition<'static, &'static [u8; 17], &'static [u8; 16]> {
+) -> Table<&'static [u8; 17], &'static [u8; 16]> {
     match kind {
         FinishedKind::Done => FINISHED,
         FinishedKind::Failed => DEAD_LETTERS,
@@ -543,7 +543,7 @@ pub(super) fn decode_call(seq: u64, row: &[u8]) -> Result<CallRecord> {
 
 /// The client keys of their table, in the order of their ids.
 pub(super) fn all_client_keys(
-    table: &impl ReadableTable<u64, &'static [u8]>,
+    table: &Merged<'_, u64, &'static [u8]>,
 ) -> Result<Vec<ClientKey>> {
     let rows = table.iter()?;
     rows.map(|item| decode("client_keys", item?.1.value()))

@@ -7,14 +7,16 @@ mod faults;
 mod owner;
 mod prune;
 mod versions;
+mod view;
 
 use std::borrow::Borrow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use onelane_core::testing::sample::{self, job_id};
-use redb::{Key, TableDefinition};
+use redb::Database;
 
+use super::tables::{RowKey, Table};
 use super::*;
 use crate::model::{
     Day, DeliveryId, DeliveryStatus, Job, JobStatus, Request, Seq, Timestamp, UsageKey,
@@ -169,16 +171,16 @@ fn assert_chains_hold(jobs: &[JobRecord]) {
 }
 
 /// Writes a row of a store that is closed, behind the store's back.
-fn write_row<'k, K: Key + 'static>(
+fn write_row<'k, K: RowKey>(
     path: &Path,
-    table: TableDefinition<'_, K, &'static [u8]>,
+    table: Table<K, &'static [u8]>,
     key: impl Borrow<K::SelfType<'k>>,
     row: &[u8],
 ) {
     let database = Database::open(path).unwrap();
     let transaction = database.begin_write().unwrap();
     transaction
-        .open_table(table)
+        .open_table(table.definition)
         .unwrap()
         .insert(key, row)
         .unwrap();

@@ -2,7 +2,6 @@
 
 use onelane_core::model::{Bodies, Finished, FinishedKind};
 use onelane_core::rows::{Finishes, Logged};
-use redb::ReadableTableMetadata as _;
 
 use super::Transaction;
 use crate::model::{CallRecord, Job, JobId};
@@ -14,7 +13,7 @@ impl Finishes for Transaction<'_> {
 
     fn finished_count(&mut self, kind: FinishedKind) -> Result<u64> {
         self.write_changed()?;
-        Ok(self.kind(kind)?.len()?)
+        self.table(schema::kind(kind))?.len()
     }
 
     fn finished(
@@ -25,20 +24,20 @@ impl Finishes for Transaction<'_> {
         limit: usize,
     ) -> Result<Vec<Finished>> {
         self.write_changed()?;
-        finished::places(self.kind(kind)?, bodies, after, limit)
+        finished::places(&self.table(schema::kind(kind))?, bodies, after, limit)
     }
 
     fn finished_job(&mut self, id: JobId) -> Result<Option<Job>> {
-        finished::finished_job(self.jobs.open()?, id)
+        finished::finished_job(&self.table(schema::JOBS)?, id)
     }
 
     fn call_count(&mut self) -> Result<u64> {
-        let open = self.billing_open.open()?.len()?;
-        Ok(self.calls.open()?.len()?.saturating_sub(open))
+        let open = self.table(schema::BILLING_OPEN)?.len()?;
+        Ok(self.table(schema::CALLS)?.len()?.saturating_sub(open))
     }
 
     fn calls_after(&mut self, seq: u64, limit: usize) -> Result<Vec<Logged>> {
-        finished::log_after(self.calls.open()?, seq, limit)
+        finished::log_after(&self.table(schema::CALLS)?, seq, limit)
     }
 }
 
@@ -48,32 +47,34 @@ impl Transaction<'_> {
         let Some(key) = schema::finished_key_of(job) else {
             return Ok(());
         };
-        let open = self.billing_open.open()?;
-        let by_job = self.calls_by_job.open()?;
-        let bonds = finished::bonds(open, by_job, self.deliveries_open.open()?, job.id)?;
+        let bonds = finished::bonds(
+            &self.table(schema::BILLING_OPEN)?,
+            &self.table(schema::CALLS_BY_JOB)?,
+            &self.table(schema::DELIVERIES_OPEN)?,
+            job.id,
+        )?;
         if let Some(kind) = FinishedKind::of(job, bonds) {
-            self.kind(kind)?.insert(&key, job.id.as_bytes())?;
+            self.set(schema::kind(kind), &key, &job.id.as_bytes());
         }
         Ok(())
     }
 
     /// Takes a job from where it stood.
-    pub(super) fn unshelve(&mut self, key: &[u8; 17]) -> Result<()> {
+    pub(super) fn unshelve(&mut self, key: &[u8; 17]) {
         for kind in FinishedKind::ALL {
-            self.kind(kind)?.remove(key)?;
+            self.remove(schema::kind(kind), key);
         }
-        Ok(())
     }
 
     pub(super) fn take_job(&mut self, job: &Job) -> Result<u64> {
         self.write_changed()?;
         self.counters.jobs.removed(job.status);
-        self.jobs.open()?.remove(job.id.as_bytes())?;
+        self.remove(schema::JOBS, job.id.as_bytes());
         let bytes = self.take_bodies(job.id)?;
         let key = schema::line_key(job.status, job.seq);
-        self.line.open()?.remove(&key)?;
+        self.remove(schema::LINE, &key);
         if let Some(key) = schema::finished_key_of(job) {
-            self.unshelve(&key)?;
+            self.unshelve(&key);
         }
         Ok(bytes)
     }
@@ -82,7 +83,7 @@ impl Transaction<'_> {
         self.write_changed()?;
         let bytes = self.take_bodies(job.id)?;
         if let Some(key) = schema::finished_key_of(job) {
-            self.unshelve(&key)?;
+            self.unshelve(&key);
         }
         self.put(&Job {
             bodies_pruned: true,
@@ -91,20 +92,21 @@ impl Transaction<'_> {
         Ok(bytes)
     }
 
-    pub(super) fn take_call(&mut self, call: &CallRecord) -> Result<()> {
-        self.calls.open()?.remove(call.seq)?;
+    pub(super) fn take_call(&mut self, call: &CallRecord) {
+        self.remove(schema::CALLS, call.seq);
         let key = schema::call_key(call.job_id, call.attempt);
-        self.calls_by_job.open()?.remove(&key)?;
+        self.remove(schema::CALLS_BY_JOB, &key);
         let until = &mut self.counters.calls_pruned_until;
         *until = (*until).max(Some(call.day()));
-        Ok(())
     }
 
     fn take_bodies(&mut self, id: JobId) -> Result<u64> {
-        let request = self.requests.open()?.remove(id.as_bytes())?;
-        let request = request.map_or(0, |row| row.value().len());
-        let response = self.responses.open()?.remove(id.as_bytes())?;
-        let response = response.map_or(0, |row| row.value().len());
-        Ok(request as u64 + response as u64)
+        let mut bytes = 0;
+        for table in [schema::REQUESTS, schema::RESPONSES] {
+            let row = self.get(table, id.as_bytes())?;
+            bytes += row.map_or(0, |row| row.value().len() as u64);
+            self.remove(table, id.as_bytes());
+        }
+        Ok(bytes)
     }
 }

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use onelane_core::rows::Rows;
-use redb::{ReadableTable as _, ReadableTableMetadata as _};
 
 use super::{Changed, Transaction, encoded};
 use crate::model::{
@@ -14,7 +13,7 @@ use crate::model::{
 };
 use crate::store::error::Result;
 use crate::store::finished;
-use crate::store::schema::{self, Keyed, decode, decode_call, encode, meta, no_call, no_request};
+use crate::store::schema::{self, Keyed, decode, decode_call, meta, no_call, no_request};
 
 impl Rows for Transaction<'_> {
     fn job(&mut self, id: JobId) -> Result<Option<Job>> {
@@ -25,7 +24,7 @@ impl Rows for Transaction<'_> {
     }
 
     fn request(&mut self, id: JobId) -> Result<Arc<Request>> {
-        match self.requests.open()?.get(id.as_bytes())? {
+        match self.get(schema::REQUESTS, id.as_bytes())? {
             Some(row) => decode("requests", row.value()).map(Arc::new),
             None => Err(no_request(id)),
         }
@@ -33,7 +32,7 @@ impl Rows for Transaction<'_> {
 
     fn keyed(&mut self, scope: &str, key: &str) -> Result<Option<(JobId, Fingerprint)>> {
         let key = schema::idempotency_key(scope, key);
-        let row = self.idempotency.open()?.get(&key)?;
+        let row = self.get(schema::IDEMPOTENCY, &key)?;
         row.map(|row| Keyed::decode(row.value())).transpose()
     }
 
@@ -55,10 +54,7 @@ impl Rows for Transaction<'_> {
             job: job.clone(),
         };
         self.changed.insert(job.id, new);
-        encode(&mut self.row, request)?;
-        let requests = self.requests.open()?;
-        requests.insert(job.id.as_bytes(), self.row.as_slice())?;
-        Ok(())
+        self.set_row(schema::REQUESTS, job.id.as_bytes(), request)
     }
 
     fn insert_key(
@@ -70,7 +66,7 @@ impl Rows for Transaction<'_> {
     ) -> Result<()> {
         let key = schema::idempotency_key(scope, key);
         let row = Keyed::encode(job, fingerprint);
-        self.idempotency.open()?.insert(&key, row.as_slice())?;
+        self.set(schema::IDEMPOTENCY, &key, &row.as_slice());
         Ok(())
     }
 
@@ -99,28 +95,34 @@ impl Rows for Transaction<'_> {
 
     fn insert_dependent(&mut self, id: JobId, dependent: JobId) -> Result<()> {
         let key = schema::dependent_key(id, dependent);
-        self.dependents.open()?.insert(&key, ())?;
+        self.set(schema::DEPENDENTS, &key, &());
         Ok(())
     }
 
     fn take_dependents(&mut self, id: JobId) -> Result<Vec<JobId>> {
         let first = schema::dependent_key(id, JobId::from_bytes([0; 16]));
         let last = schema::dependent_key(id, JobId::from_bytes([u8::MAX; 16]));
-        let table = self.dependents.open()?;
         let mut taken = Vec::new();
-        for item in table.extract_from_if::<&[u8; 32], _>(&first..=&last, |_, ()| true)? {
+        for item in self
+            .table(schema::DEPENDENTS)?
+            .range::<&[u8; 32]>(&first..=&last)?
+        {
             taken.push(schema::dependent_of(item?.0.value()));
+        }
+        for dependent in &taken {
+            let key = schema::dependent_key(id, *dependent);
+            self.remove(schema::DEPENDENTS, &key);
         }
         Ok(taken)
     }
 
     fn call(&mut self, id: JobId, attempt: AttemptNo) -> Result<Option<CallRecord>> {
         let key = schema::call_key(id, attempt);
-        let Some(seq) = self.calls_by_job.open()?.get(&key)? else {
+        let Some(seq) = self.get(schema::CALLS_BY_JOB, &key)? else {
             return Ok(None);
         };
         let seq = seq.value();
-        match self.calls.open()?.get(seq)? {
+        match self.get(schema::CALLS, seq)? {
             Some(row) => decode_call(seq, row.value()).map(Some),
             None => Err(no_call()),
         }
@@ -131,9 +133,8 @@ impl Rows for Transaction<'_> {
             billing: Some(billing.clone()),
             ..call.clone()
         };
-        encode(&mut self.row, &resolved)?;
-        self.calls.open()?.insert(call.seq, self.row.as_slice())?;
-        self.billing_open.open()?.remove(call.seq)?;
+        self.set_row(schema::CALLS, call.seq, &resolved)?;
+        self.remove(schema::BILLING_OPEN, call.seq);
         self.unbound.insert(call.job_id);
         self.usage_row(call)?.resolve(billing);
         Ok(())
@@ -141,32 +142,29 @@ impl Rows for Transaction<'_> {
 
     fn put_response(&mut self, id: JobId, response: &AnswerBody) -> Result<()> {
         schema::encode_body(&mut self.row, response);
-        let responses = self.responses.open()?;
-        responses.insert(id.as_bytes(), self.row.as_slice())?;
+        let row = std::mem::take(&mut self.row);
+        self.set(schema::RESPONSES, id.as_bytes(), &row.as_slice());
+        self.row = row;
         Ok(())
     }
 
     fn put_refusal(&mut self, id: JobId, refusal: &Arc<Received>) -> Result<()> {
-        encode(&mut self.row, refusal.as_ref())?;
-        let responses = self.responses.open()?;
-        responses.insert(id.as_bytes(), self.row.as_slice())?;
-        Ok(())
+        self.set_row(schema::RESPONSES, id.as_bytes(), refusal.as_ref())
     }
 
     fn remove_response(&mut self, id: JobId) -> Result<()> {
-        self.responses.open()?.remove(id.as_bytes())?;
+        self.remove(schema::RESPONSES, id.as_bytes());
         Ok(())
     }
 
     fn log_call(&mut self, call: &CallRecord) -> Result<()> {
         self.counters.call_seq += 1;
         let seq = self.counters.call_seq;
-        encode(&mut self.row, call)?;
-        self.calls.open()?.insert(seq, self.row.as_slice())?;
+        self.set_row(schema::CALLS, seq, call)?;
         let key = schema::call_key(call.job_id, call.attempt);
-        self.calls_by_job.open()?.insert(&key, seq)?;
+        self.set(schema::CALLS_BY_JOB, &key, &seq);
         if call.is_billing_open() {
-            self.billing_open.open()?.insert(seq, ())?;
+            self.set(schema::BILLING_OPEN, seq, &());
         }
         self.usage_row(call)?.add(call);
         Ok(())
@@ -182,25 +180,25 @@ impl Rows for Transaction<'_> {
 
     fn remove_key(&mut self, scope: &str, key: &str, job: JobId) -> Result<()> {
         let key = schema::idempotency_key(scope, key);
-        let table = self.idempotency.open()?;
-        let holder = match table.get(&key)? {
+        let holder = match self.get(schema::IDEMPOTENCY, &key)? {
             Some(row) => finished::readable(Keyed::decode(row.value()))?,
             None => return Ok(()),
         };
         if holder.is_none_or(|(holder, _)| holder == job) {
-            table.remove(&key)?;
+            self.remove(schema::IDEMPOTENCY, &key);
         }
         Ok(())
     }
 
     fn remove_dependent(&mut self, id: JobId, dependent: JobId) -> Result<()> {
         let key = schema::dependent_key(id, dependent);
-        self.dependents.open()?.remove(&key)?;
+        self.remove(schema::DEPENDENTS, &key);
         Ok(())
     }
 
     fn remove_call(&mut self, call: &CallRecord) -> Result<()> {
-        self.take_call(call)
+        self.take_call(call);
+        Ok(())
     }
 
     fn put_released(&mut self, jobs: &[JobId]) -> Result<()> {
@@ -233,7 +231,7 @@ impl Rows for Transaction<'_> {
         if let Some(row) = &self.singles.alerts {
             return decode("meta", row);
         }
-        let row = self.meta.open()?.get(meta::ALERTS)?;
+        let row = self.get(schema::META, meta::ALERTS)?;
         let row = row.map(|row| decode("meta", row.value())).transpose()?;
         Ok(row.unwrap_or_default())
     }
@@ -247,7 +245,7 @@ impl Rows for Transaction<'_> {
         if let Some(known) = &self.endpoints {
             return Ok(Arc::clone(known));
         }
-        let endpoints: Vec<HookEndpoint> = match self.meta.open()?.get(meta::ENDPOINTS)? {
+        let endpoints: Vec<HookEndpoint> = match self.get(schema::META, meta::ENDPOINTS)? {
             Some(row) => decode("meta", row.value())?,
             None => Vec::new(),
         };
@@ -264,7 +262,7 @@ impl Rows for Transaction<'_> {
         if let Some(batch) = self.touched.get(&id) {
             return Ok(batch.clone());
         }
-        let row = self.batches.open()?.get(id.number())?;
+        let row = self.get(schema::BATCHES, id.number())?;
         row.map(|row| decode("batches", row.value())).transpose()
     }
 
@@ -279,66 +277,62 @@ impl Rows for Transaction<'_> {
     }
 
     fn put_audit(&mut self, entry: &AuditEntry) -> Result<()> {
-        encode(&mut self.row, entry)?;
-        let audit = self.audit.open()?;
-        audit.insert(entry.id.as_bytes(), self.row.as_slice())?;
-        Ok(())
+        self.set_row(schema::AUDIT, entry.id.as_bytes(), entry)
     }
 
     fn bound_audit(&mut self, most: usize) -> Result<()> {
-        let audit = self.audit.open()?;
-        while audit.len()? > most as u64 {
-            audit.pop_first()?;
+        let audit = self.table(schema::AUDIT)?;
+        let surplus = audit.len()?.saturating_sub(most as u64);
+        let mut oldest = Vec::new();
+        for item in audit.iter()?.take(usize::try_from(surplus).unwrap_or(usize::MAX)) {
+            oldest.push(*item?.0.value());
+        }
+        for id in &oldest {
+            self.remove(schema::AUDIT, id);
         }
         Ok(())
     }
 
     fn client_key(&mut self, id: KeyId) -> Result<Option<ClientKey>> {
-        let row = self.client_keys.open()?.get(id.number())?;
+        let row = self.get(schema::CLIENT_KEYS, id.number())?;
         row.map(|row| decode("client_keys", row.value()))
             .transpose()
     }
 
     fn client_key_count(&mut self) -> Result<u64> {
-        Ok(self.client_keys.open()?.len()?)
+        self.table(schema::CLIENT_KEYS)?.len()
     }
 
     fn client_keys(&mut self) -> Result<Vec<ClientKey>> {
-        schema::all_client_keys(self.client_keys.open()?)
+        schema::all_client_keys(&self.table(schema::CLIENT_KEYS)?)
     }
 
     fn put_client_key(&mut self, key: &ClientKey) -> Result<()> {
-        encode(&mut self.row, key)?;
-        let keys = self.client_keys.open()?;
-        keys.insert(key.id.number(), self.row.as_slice())?;
-        Ok(())
+        self.set_row(schema::CLIENT_KEYS, key.id.number(), key)
     }
 
     fn remove_client_key(&mut self, id: KeyId) -> Result<()> {
-        self.client_keys.open()?.remove(id.number())?;
+        self.remove(schema::CLIENT_KEYS, id.number());
         Ok(())
     }
 
     fn input(&mut self, id: BatchId) -> Result<Option<BatchInput>> {
-        let row = self.inputs.open()?.get(id.number())?;
+        let row = self.get(schema::BATCH_INPUTS, id.number())?;
         row.map(|row| decode("batch_inputs", row.value()))
             .transpose()
     }
 
     fn put_input(&mut self, input: &BatchInput) -> Result<()> {
-        encode(&mut self.row, input)?;
-        let inputs = self.inputs.open()?;
-        inputs.insert(input.id.number(), self.row.as_slice())?;
-        Ok(())
+        self.set_row(schema::BATCH_INPUTS, input.id.number(), input)
     }
 
     fn remove_input(&mut self, id: BatchId) -> Result<()> {
-        self.inputs.open()?.remove(id.number())?;
+        self.remove(schema::BATCH_INPUTS, id.number());
         Ok(())
     }
 
     fn reader_of(&mut self, file: FileId) -> Result<Option<BatchId>> {
-        for item in self.inputs.open()?.iter()? {
+        for item in self.table(schema::BATCH_INPUTS)?.iter()? {
             let input: BatchInput = decode("batch_inputs", item?.1.value())?;
             if input.file == file && input.is_open() {
                 return Ok(Some(input.id));
@@ -348,28 +342,25 @@ impl Rows for Transaction<'_> {
     }
 
     fn file(&mut self, id: FileId) -> Result<Option<StoredFile>> {
-        let row = self.files.open()?.get(id.as_bytes())?;
+        let row = self.get(schema::FILES, id.as_bytes())?;
         row.map(|row| decode("files", row.value())).transpose()
     }
 
     fn put_file(&mut self, file: &StoredFile) -> Result<()> {
-        encode(&mut self.row, file)?;
-        let files = self.files.open()?;
-        files.insert(file.id.as_bytes(), self.row.as_slice())?;
-        Ok(())
+        self.set_row(schema::FILES, file.id.as_bytes(), file)
     }
 
     fn put_file_part(&mut self, id: FileId, number: u32, bytes: &[u8]) -> Result<()> {
         let key = schema::file_part_key(id, number);
-        self.file_parts.open()?.insert(&key, bytes)?;
+        self.set(schema::FILE_PARTS, &key, &bytes);
         Ok(())
     }
 
     fn remove_file(&mut self, file: &StoredFile) -> Result<()> {
-        self.files.open()?.remove(file.id.as_bytes())?;
-        let parts = self.file_parts.open()?;
+        self.remove(schema::FILES, file.id.as_bytes());
         for number in 0..file.parts {
-            parts.remove(&schema::file_part_key(file.id, number))?;
+            let key = schema::file_part_key(file.id, number);
+            self.remove(schema::FILE_PARTS, &key);
         }
         Ok(())
     }
@@ -380,7 +371,7 @@ impl Rows for Transaction<'_> {
     }
 
     fn delivery(&mut self, id: DeliveryId) -> Result<Option<Delivery>> {
-        let row = self.deliveries.open()?.get(id.0)?;
+        let row = self.get(schema::DELIVERIES, id.0)?;
         row.map(|row| decode("deliveries", row.value())).transpose()
     }
 
@@ -389,27 +380,28 @@ impl Rows for Transaction<'_> {
         self.counters
             .deliveries
             .moved(status, Some(delivery.status));
-        encode(&mut self.row, delivery)?;
-        let rows = self.deliveries.open()?;
-        rows.insert(delivery.id.0, self.row.as_slice())?;
+        self.set_row(schema::DELIVERIES, delivery.id.0, delivery)?;
         let (from, to) = (before.and_then(Delivery::place), delivery.place());
         if from != to {
-            let pending = self.deliveries_pending.open()?;
             if let Some(from) = from {
-                pending.remove(&schema::pending_key(&from))?;
+                let key = schema::pending_key(&from);
+                self.remove(schema::DELIVERIES_PENDING, &key);
             }
             if let Some(to) = to {
-                pending.insert(&schema::pending_key(&to), ())?;
+                let key = schema::pending_key(&to);
+                self.set(schema::DELIVERIES_PENDING, &key, &());
             }
         }
         if let Some(job) = delivery.job_id {
             let key = schema::told_key(job, delivery.id);
-            let open = self.deliveries_open.open()?;
-            let changed = if delivery.status == DeliveryStatus::Pending {
-                open.insert(&key, ())?.is_none()
+            let was_open = self.get(schema::DELIVERIES_OPEN, &key)?.is_some();
+            let is_open = delivery.status == DeliveryStatus::Pending;
+            if is_open {
+                self.set(schema::DELIVERIES_OPEN, &key, &());
             } else {
-                open.remove(&key)?.is_some()
-            };
+                self.remove(schema::DELIVERIES_OPEN, &key);
+            }
+            let changed = was_open != is_open;
             if changed {
                 self.unbound.insert(job);
             }
@@ -419,7 +411,7 @@ impl Rows for Transaction<'_> {
 
     fn remove_delivery(&mut self, delivery: &Delivery) -> Result<()> {
         self.counters.deliveries.moved(Some(delivery.status), None);
-        self.deliveries.open()?.remove(delivery.id.0)?;
+        self.remove(schema::DELIVERIES, delivery.id.0);
         Ok(())
     }
 }

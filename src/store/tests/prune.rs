@@ -74,10 +74,10 @@ fn a_pruning_of_nothing_begins_no_transaction() {
     let (told, answer) = mpsc::channel();
     std::thread::scope(|scope| {
         let database = store.database();
-        let Some(Opened::Whole(database)) = &*database else {
+        let Some(Opened::Whole(whole)) = &*database else {
             panic!("a store")
         };
-        let writing = database.begin_write().unwrap();
+        let writing = whole.begin_write().unwrap();
         scope.spawn(|| told.send(prune(&store, step(sample::START))));
         let pruned = answer.recv_timeout(Duration::from_secs(20));
         drop(writing);

@@ -1,0 +1,142 @@
+//! Guards: a reader of the state that sees a row of the tables which the journal has changed or removed, misses
+//! one, or sees one twice.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use proptest::prelude::*;
+use redb::backends::InMemoryBackend;
+
+use super::*;
+use crate::store::journal::{self, Journal};
+use crate::store::tables::Rows;
+
+/// What becomes of a row: a value, or its removal.
+type Changes = Vec<(u64, Option<u8>)>;
+
+fn changes(most: usize) -> impl Strategy<Value = Changes> {
+    prop::collection::vec((0_u64..40, prop::option::of(any::<u8>())), 0..most)
+}
+
+fn rows(changes: &Changes) -> Rows {
+    let row = |value: &u8| Arc::from([*value].as_slice());
+    changes
+        .iter()
+        .map(|(key, value)| (schema::DELIVERIES.row(key), value.as_ref().map(row)))
+        .collect()
+}
+
+/// A state of such layers, and what it has to be.
+fn state(table: &Changes, journaled: &[Changes]) -> (Database, View, BTreeMap<u64, u8>) {
+    let database = Builder::new().create_with_backend(InMemoryBackend::new()).unwrap();
+    open::initialise(&database).unwrap();
+    let transaction = database.begin_write().unwrap();
+    schema::write_rows(&transaction, &rows(table)).unwrap();
+    transaction.commit().unwrap();
+    let mut journal = Arc::new(Journal::default());
+    for changes in journaled {
+        let transaction = database.begin_write().unwrap();
+        let written = journal.write(&transaction, rows(changes)).unwrap();
+        transaction.commit().unwrap();
+        written.show(&mut journal);
+    }
+    let mut want = BTreeMap::new();
+    for (key, value) in table.iter().chain(journaled.iter().flatten()) {
+        match value {
+            Some(value) => drop(want.insert(*key, *value)),
+            None => drop(want.remove(key)),
+        }
+    }
+    let view = View::new(database.begin_read().unwrap(), journal);
+    (database, view, want)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 200, ..ProptestConfig::default() })]
+
+    #[test]
+    fn tables_and_journal_are_one_to_every_reader(
+        table in changes(30),
+        journaled in prop::collection::vec(changes(12), 0..8),
+        own in changes(12),
+        (first, last) in (0_u64..42, 0_u64..42),
+        ends in prop::collection::vec(any::<bool>(), 64),
+    ) {
+        let (database, view, mut want) = state(&table, &journaled);
+        // A file that is opened again says the same.
+        let loaded = Journal::load(&database.begin_read().unwrap()).unwrap();
+        prop_assert_eq!(loaded.rows(), view.journal().rows());
+        for (key, value) in &own {
+            match value {
+                Some(value) => drop(want.insert(*key, *value)),
+                None => drop(want.remove(key)),
+            }
+        }
+        let own = rows(&own);
+        let merged = view.under(schema::DELIVERIES, &own).unwrap();
+        prop_assert_eq!(merged.len().unwrap(), want.len() as u64);
+        prop_assert_eq!(merged.is_empty().unwrap(), want.is_empty());
+        for key in 0..42 {
+            let found = merged.get(key).unwrap().map(|row| row.value()[0]);
+            prop_assert_eq!(found, want.get(&key).copied());
+            let found = view.get_under(schema::DELIVERIES, &own, key).unwrap();
+            prop_assert_eq!(found.map(|row| row.value()[0]), want.get(&key).copied());
+        }
+        // From both ends, in any order.
+        let range = first.min(last)..=last;
+        let mut rest = merged.range::<u64>(range.clone()).unwrap();
+        let mut model: std::collections::VecDeque<_> = want.range(range).collect();
+        for from_back in ends {
+            let told = match from_back {
+                true => rest.next_back(),
+                false => rest.next(),
+            };
+            let told = told.map(|row| row.map(|(key, row)| (key.value(), row.value()[0])).unwrap());
+            let due = match from_back {
+                true => model.pop_back(),
+                false => model.pop_front(),
+            };
+            prop_assert_eq!(told, due.map(|(key, value)| (*key, *value)));
+        }
+    }
+
+    #[test]
+    fn a_damaged_row_of_the_journal_is_told_and_never_panics(
+        journaled in changes(12),
+        at in any::<prop::sample::Index>(),
+        mask in 1_u8..,
+        cut in any::<prop::sample::Index>(),
+    ) {
+        let mut row = journal::written(&rows(&journaled));
+        let mut whole = Rows::new();
+        prop_assert_eq!(journal::read(&row, &mut whole), Some(()));
+        prop_assert_eq!(whole, rows(&journaled));
+        let cut = cut.index(row.len() + 1);
+        let _ = journal::read(&row[..cut], &mut Rows::new());
+        let at = at.index(row.len());
+        row[at] ^= mask;
+        let _ = journal::read(&row, &mut Rows::new());
+        row[0] = 2;
+        prop_assert_eq!(journal::read(&row, &mut Rows::new()), None);
+    }
+}
+
+#[test]
+fn a_long_body_is_written_once_and_seen_at_once() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = open(&directory.path().join("onelane.redb"));
+    let long = "x".repeat(100_000);
+    store.commit(&[sample::insert_with(1, |new| {
+        new.request = Request::Prompt(long.clone());
+    })]).unwrap();
+    let record = store.job(job_id(1)).unwrap().unwrap();
+    assert_eq!(bodies(&record).0, long);
+    let database = store.database();
+    let Some(Opened::Whole(whole)) = &*database else {
+        panic!("a store")
+    };
+    let view = whole.view().unwrap();
+    let row = schema::REQUESTS.row(&job_id(1).as_bytes());
+    assert!(!view.journal().is_empty());
+    assert!(!view.journal().rows().contains_key(&row));
+}

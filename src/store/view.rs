@@ -1,0 +1,332 @@
+//! The state that was committed last: a snapshot of the tables, and above it the rows that only the
+//! journal holds so far. Readers ask it as they would ask the tables alone.
+
+use std::borrow::Borrow;
+use std::collections::VecDeque;
+use std::marker::PhantomData;
+use std::ops::{Bound, RangeBounds};
+use std::sync::Arc;
+
+use redb::{
+    AccessGuard, Key, Range, ReadOnlyTable, ReadTransaction, ReadableTableMetadata as _, Value,
+};
+
+use super::error::Result;
+use super::journal::Journal;
+use super::tables::{RowId, RowKey, Rows, Table};
+
+/// Nothing above the journal.
+static NOTHING: Rows = Rows::new();
+
+/// A state of the store.
+pub(super) struct View {
+    snapshot: ReadTransaction,
+    journal: Arc<Journal>,
+}
+
+impl View {
+    /// The state of a snapshot and of a journal that was read together with it.
+    pub(super) const fn new(snapshot: ReadTransaction, journal: Arc<Journal>) -> Self {
+        Self { snapshot, journal }
+    }
+
+    /// One of its tables.
+    pub(super) fn open_table<K: RowKey, V: Value>(
+        &self,
+        table: Table<K, V>,
+    ) -> Result<Merged<'_, K, V>> {
+        self.under(table, &NOTHING)
+    }
+
+    /// One of its tables, with rows of a transaction above it.
+    pub(super) fn under<'v, K: RowKey, V: Value>(
+        &'v self,
+        table: Table<K, V>,
+        own: &'v Rows,
+    ) -> Result<Merged<'v, K, V>> {
+        Ok(Merged {
+            table,
+            stored: self.snapshot.open_table(table.definition)?,
+            layers: [own, self.journal.rows()],
+        })
+    }
+
+    /// A row as a transaction has left it, without opening its table where that is not needed.
+    pub(super) fn get_under<'k, K: RowKey, V: Value>(
+        &self,
+        table: Table<K, V>,
+        own: &Rows,
+        key: impl Borrow<K::SelfType<'k>>,
+    ) -> Result<Option<Found<V>>> {
+        let id = table.row(key.borrow());
+        if let Some(row) = above([own, self.journal.rows()], &id) {
+            return Ok(row.clone().map(Found::above));
+        }
+        let stored = self.snapshot.open_table(table.definition)?.get(key)?;
+        Ok(stored.map(Found::Stored))
+    }
+
+    /// The tables without the journal.
+    pub(super) const fn snapshot(&self) -> &ReadTransaction {
+        &self.snapshot
+    }
+
+    /// The journal above them.
+    pub(super) fn journal(&self) -> &Journal {
+        &self.journal
+    }
+}
+
+/// What the uppermost layer that knows a row says of it.
+fn above<'l>(layers: [&'l Rows; 2], id: &RowId) -> Option<&'l Option<Arc<[u8]>>> {
+    layers.into_iter().find_map(|rows| rows.get(id))
+}
+
+/// A table with what stands above it.
+pub(super) struct Merged<'v, K: Key + 'static, V: Value + 'static> {
+    table: Table<K, V>,
+    stored: ReadOnlyTable<K, V>,
+    layers: [&'v Rows; 2],
+}
+
+impl<K: RowKey, V: Value> Merged<'_, K, V> {
+    /// A row.
+    pub(super) fn get<'k>(&self, key: impl Borrow<K::SelfType<'k>>) -> Result<Option<Found<V>>> {
+        match above(self.layers, &self.table.row(key.borrow())) {
+            Some(row) => Ok(row.clone().map(Found::above)),
+            None => Ok(self.stored.get(key)?.map(Found::Stored)),
+        }
+    }
+
+    /// The rows of a range of keys, from both ends.
+    pub(super) fn range<'k, KR: Borrow<K::SelfType<'k>>>(
+        &self,
+        range: impl RangeBounds<KR>,
+    ) -> Result<Rest<K, V>> {
+        let bound = |bound: Bound<&KR>, open: RowId| match bound {
+            Bound::Included(key) => Bound::Included(self.table.row(key.borrow())),
+            Bound::Excluded(key) => Bound::Excluded(self.table.row(key.borrow())),
+            Bound::Unbounded => Bound::Excluded(open),
+        };
+        let first = match bound(range.start_bound(), self.table.first()) {
+            Bound::Excluded(first) if first == self.table.first() => Bound::Included(first),
+            first => first,
+        };
+        let last = bound(range.end_bound(), self.table.end());
+        Ok(Rest {
+            stored: self.stored.range(range)?,
+            front: None,
+            back: None,
+            above: self.above(first, last),
+        })
+    }
+
+    /// All rows.
+    pub(super) fn iter(&self) -> Result<Rest<K, V>> {
+        Ok(Rest {
+            stored: self.stored.range::<K::SelfType<'_>>(..)?,
+            front: None,
+            back: None,
+            above: self.above(
+                Bound::Included(self.table.first()),
+                Bound::Excluded(self.table.end()),
+            ),
+        })
+    }
+
+    /// Whether there is none.
+    pub(super) fn is_empty(&self) -> Result<bool> {
+        Ok(self.iter()?.next().transpose()?.is_none())
+    }
+
+    /// How many there are.
+    pub(super) fn len(&self) -> Result<u64> {
+        let mut len = self.stored.len()?;
+        let its = self.above(
+            Bound::Included(self.table.first()),
+            Bound::Excluded(self.table.end()),
+        );
+        for (id, row) in its {
+            let was_there = self.stored.get(K::of_bytes(id.key()))?.is_some();
+            len = len + u64::from(row.is_some()) - u64::from(was_there);
+        }
+        Ok(len)
+    }
+
+    /// What stands above a range, in its order.
+    fn above(&self, first: Bound<RowId>, last: Bound<RowId>) -> Above {
+        if is_empty(first, last) {
+            return Above::new();
+        }
+        let [own, journal] = self.layers;
+        let mut own = own.range((first, last)).peekable();
+        let mut journal = journal.range((first, last)).peekable();
+        let mut above = Above::new();
+        loop {
+            let next = match (own.peek(), journal.peek()) {
+                (Some((a, _)), Some((b, _))) if a > b => journal.next(),
+                (Some((a, _)), Some((b, _))) => {
+                    if a == b {
+                        journal.next();
+                    }
+                    own.next()
+                }
+                (Some(_), None) => own.next(),
+                (None, _) => journal.next(),
+            };
+            let Some((id, row)) = next else { return above };
+            above.push_back((*id, row.clone()));
+        }
+    }
+}
+
+/// A map panics when it is asked for a range that ends before it begins.
+fn is_empty(first: Bound<RowId>, last: Bound<RowId>) -> bool {
+    match (first, last) {
+        (Bound::Included(first), Bound::Included(last)) => first > last,
+        (
+            Bound::Included(first) | Bound::Excluded(first),
+            Bound::Included(last) | Bound::Excluded(last),
+        ) => first >= last,
+        _ => false,
+    }
+}
+
+/// Rows above those of a table, in their order.
+type Above = VecDeque<(RowId, Option<Arc<[u8]>>)>;
+
+/// A row, as it was found.
+pub(super) enum Found<V: Value + 'static> {
+    /// In its table.
+    Stored(AccessGuard<'static, V>),
+    /// In the journal, or among what the transaction has written.
+    Above(Arc<[u8]>, PhantomData<V>),
+}
+
+impl<V: Value> Found<V> {
+    const fn above(row: Arc<[u8]>) -> Self {
+        Self::Above(row, PhantomData)
+    }
+
+    /// What it holds.
+    pub(super) fn value(&self) -> V::SelfType<'_> {
+        match self {
+            Self::Stored(row) => row.value(),
+            Self::Above(row, _) => V::from_bytes(row),
+        }
+    }
+}
+
+/// A key, as it was found.
+pub(super) enum FoundKey<K: RowKey> {
+    /// In its table.
+    Stored(AccessGuard<'static, K>),
+    /// Above it.
+    Above(RowId),
+}
+
+impl<K: RowKey> FoundKey<K> {
+    /// The key.
+    pub(super) fn value(&self) -> K::SelfType<'_> {
+        match self {
+            Self::Stored(key) => key.value(),
+            Self::Above(id) => K::of_bytes(id.key()),
+        }
+    }
+}
+
+type Stored<K, V> = (AccessGuard<'static, K>, AccessGuard<'static, V>);
+
+/// The rows of a range that were not told yet.
+pub(super) struct Rest<K: RowKey, V: Value + 'static> {
+    stored: Range<'static, K, V>,
+    /// Taken from the table, but not told yet.
+    front: Option<Stored<K, V>>,
+    back: Option<Stored<K, V>>,
+    above: Above,
+}
+
+impl<K: RowKey, V: Value> Rest<K, V> {
+    /// The next row from an end; `None` as the inner one: it is removed.
+    #[expect(clippy::type_complexity, reason = "a row of an iterator")]
+    fn step(&mut self, from_back: bool) -> Result<Option<Option<(FoundKey<K>, Found<V>)>>> {
+        let held = match from_back {
+            true => self.back.take(),
+            false => self.front.take(),
+        };
+        let stored = match held {
+            Some(held) => Some(held),
+            None => {
+                let next = match from_back {
+                    true => self.stored.next_back(),
+                    false => self.stored.next(),
+                };
+                match next {
+                    Some(next) => Some(next?),
+                    // What the other end took and did not tell.
+                    None if from_back => self.front.take(),
+                    None => self.back.take(),
+                }
+            }
+        };
+        let above = match from_back {
+            true => self.above.back(),
+            false => self.above.front(),
+        };
+        let takes_above = match (&stored, above) {
+            (None, None) => return Ok(None),
+            (Some(_), None) => false,
+            (None, Some(_)) => true,
+            (Some((key, _)), Some((id, _))) => {
+                let order = K::with_bytes(&key.value(), |key| key.cmp(id.key()));
+                match from_back {
+                    true => order.is_le(),
+                    false => order.is_ge(),
+                }
+            }
+        };
+        if !takes_above {
+            return Ok(Some(stored.map(|(key, row)| {
+                (FoundKey::Stored(key), Found::Stored(row))
+            })));
+        }
+        let taken = match from_back {
+            true => self.above.pop_back(),
+            false => self.above.pop_front(),
+        };
+        let Some((id, row)) = taken else {
+            return Ok(None);
+        };
+        // The row below is another one, or hidden by this one.
+        let below = stored.filter(|(key, _)| K::with_bytes(&key.value(), |key| key != id.key()));
+        match from_back {
+            true => self.back = below,
+            false => self.front = below,
+        }
+        Ok(Some(row.map(|row| (FoundKey::Above(id), Found::above(row)))))
+    }
+
+    fn told(&mut self, from_back: bool) -> Option<Result<(FoundKey<K>, Found<V>)>> {
+        loop {
+            match self.step(from_back).transpose()? {
+                Ok(Some(row)) => return Some(Ok(row)),
+                Ok(None) => {}
+                Err(error) => return Some(Err(error)),
+            }
+        }
+    }
+}
+
+impl<K: RowKey, V: Value> Iterator for Rest<K, V> {
+    type Item = Result<(FoundKey<K>, Found<V>)>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        self.told(false)
+    }
+}
+
+impl<K: RowKey, V: Value> DoubleEndedIterator for Rest<K, V> {
+    fn next_back(&mut self) -> Option<Self::Item> {
+        self.told(true)
+    }
+}
