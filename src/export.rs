@@ -338,6 +338,12 @@ const CALL_COLUMNS: &[Column<CallRecord>] = &[
     ("billed", |c| {
         shown_or_empty(c.billing.as_ref().map(|billing| billing.billed))
     }),
+    ("staged", |c| shown_or_empty(c.parts.staged_ms)),
+    ("commit", |c| shown_or_empty(c.parts.commit_ms)),
+    ("connect", |c| shown_or_empty(c.parts.connect_ms)),
+    ("firstByte", |c| shown_or_empty(c.parts.first_byte_ms)),
+    ("firstToken", |c| shown_or_empty(c.parts.first_token_ms)),
+    ("decode", |c| shown_or_empty(c.decode_ms())),
 ];
 
 #[cfg(test)]

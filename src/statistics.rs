@@ -193,11 +193,18 @@ pub struct StatisticsRow {
     pub average_response_time_ms: u64,
     /// How the times of the answered calls are spread; `None` when none was measured.
     pub percentiles: Option<Percentiles>,
+    /// The same of the times to the first token of the streamed ones.
+    pub first_token: Option<Percentiles>,
+    /// How fast answers came, in tokens a second: those behind the first token in the time behind it, and of answers that
+    /// were not streamed all of them in the time of the whole call; `None` when none was measured.
+    #[serde(rename = "tokensPerSecond", serialize_with = "tenths")]
+    #[schemars(with = "Option<f64>")]
+    pub tokens_per_second_e1: Option<u64>,
     /// When the first day begins that it is about.
     pub created_at: Timestamp,
 }
 
-/// The response times that so many percent of the answered calls did not exceed, in milliseconds, each
+/// The times that so many percent of the answered calls did not exceed, in milliseconds, each
 /// above the right one by an eighth at most.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct Percentiles {
@@ -255,6 +262,8 @@ impl StatisticsRow {
             unpriced_calls: sums.unpriced_calls,
             average_response_time_ms: mean(sums.response_time_ms, sums.successes),
             percentiles: Percentiles::of(&sums.response_times),
+            first_token: Percentiles::of(&sums.first_tokens),
+            tokens_per_second_e1: sums.speed.per_second_e1(),
             failures_by_class: sums.failure_classes,
             costs: sums.cost,
             created_at,
@@ -290,11 +299,26 @@ fn share_decimal(share: u64) -> String {
     format!("{}.{:04}", share / 10_000, share % 10_000)
 }
 
+/// Tenths as a decimal.
+#[must_use]
+pub fn tenths_decimal(tenths: u64) -> String {
+    format!("{}.{}", tenths / 10, tenths % 10)
+}
+
 #[expect(clippy::ref_option, reason = "serde's signature")]
 fn share<S: Serializer>(share: &Option<u64>, serializer: S) -> Result<S::Ok, S::Error> {
-    let digits = share.map(|share| RawValue::from_string(share_decimal(share)));
-    let digits = digits.transpose().map_err(S::Error::custom)?;
-    digits.serialize(serializer)
+    digits(share.map(share_decimal), serializer)
+}
+
+#[expect(clippy::ref_option, reason = "serde's signature")]
+fn tenths<S: Serializer>(tenths: &Option<u64>, serializer: S) -> Result<S::Ok, S::Error> {
+    digits(tenths.map(tenths_decimal), serializer)
+}
+
+/// A number as it is written.
+fn digits<S: Serializer>(number: Option<String>, serializer: S) -> Result<S::Ok, S::Error> {
+    let digits = number.map(RawValue::from_string).transpose();
+    digits.map_err(S::Error::custom)?.serialize(serializer)
 }
 
 /// Usage summed up row by row: what is in memory is what is answered, however long the time is.

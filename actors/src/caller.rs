@@ -14,6 +14,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::Ports;
+use crate::marks::{Marks, millis};
 use crate::ports::{GlmCall, GlmOutcome, Issued, TaskOutcome};
 use crate::protocol::{
     CallerMsg, CommitReply, CommitRequest, CostMsg, QueueMsg, RunOrder, Sample, StoreMsg,
@@ -23,10 +24,29 @@ use crate::runtime::Runtime;
 use onelane_core::judge::conclude::Finished;
 use onelane_core::model::model_name::is_model;
 use onelane_core::model::{
-    AsyncTask, Dispatch, Job, Sessions, SlotId, Timestamp, Transition, Usage, limits,
+    AsyncTask, AttemptPhase, Dispatch, Job, Parts, Sessions, SlotId, Timestamp, Transition, Usage,
+    limits,
 };
 use onelane_core::money::estimate;
 use onelane_core::scheduler::slot::attempt_of;
+
+/// The parts with those before the call was sent: what its attempt waited for since it was put on record.
+fn before_it(job: &Job, sent: Timestamp, parts: Parts) -> Parts {
+    let waited = job.open.map(|open| (open.phase, sent.since(open.at)));
+    match waited {
+        // A task that is fetched was sent long ago.
+        _ if job.task.is_some() => parts,
+        Some((AttemptPhase::Staged, ms)) => Parts {
+            staged_ms: Some(ms),
+            ..parts
+        },
+        Some((AttemptPhase::Started, ms)) => Parts {
+            commit_ms: Some(ms),
+            ..parts
+        },
+        None => parts,
+    }
+}
 
 /// A caller's parts.
 pub(crate) struct CallerArgs {
@@ -106,12 +126,12 @@ impl Actor for GlmCallerActor {
             CallerMsg::Run(order) => {
                 let dispatch = Arc::clone(&order.dispatch);
                 let begun = Instant::now();
-                let (finished, first_token) = state.run(*order).await;
+                let finished = state.run(*order).await;
                 state.last = Some(finished.clone());
                 let outcome = Arc::clone(&finished.outcome);
                 state.announce(Some(finished));
                 // After the next call could begin.
-                state.count(&dispatch, begun, first_token);
+                state.count(&dispatch, begun);
                 state.sample(&dispatch, &outcome);
             }
             CallerMsg::Retire => myself.stop(None),
@@ -133,8 +153,8 @@ impl CallerState {
         }
     }
 
-    /// Counts how long the slot was idle before a call, and how long its answer took to begin.
-    fn count(&mut self, dispatch: &Dispatch, begun: Instant, first_token: Option<Instant>) {
+    /// Counts how long the slot was idle before a call.
+    fn count(&mut self, dispatch: &Dispatch, begun: Instant) {
         let job = &dispatch.job;
         if let Some((since, at)) = self.idle_since {
             let due = job
@@ -145,10 +165,6 @@ impl CallerState {
                 let gap = begun.saturating_duration_since(since);
                 self.ports.meters.slot_gap(gap);
             }
-        }
-        if let Some(at) = first_token {
-            let after = at.saturating_duration_since(begun);
-            self.ports.meters.first_token(job.sent_to(), after);
         }
         self.idle_since = Some((Instant::now(), self.ports.clock.now()));
     }
@@ -173,8 +189,8 @@ impl CallerState {
         }
     }
 
-    /// Makes the call. Answers how it ended, and when a streamed answer began.
-    async fn run(&mut self, order: RunOrder) -> (Finished, Option<Instant>) {
+    /// Makes the call.
+    async fn run(&mut self, order: RunOrder) -> Finished {
         let RunOrder {
             dispatch,
             settings,
@@ -202,9 +218,10 @@ impl CallerState {
         let begun = Instant::now();
         // A task has no pieces.
         let streams = !is_async && dispatch.request.streams();
-        let relay = streams.then(|| self.ports.relays.to_write(job.id));
+        let relay = streams.then(|| self.ports.relays.to_write(job.id, begun));
         let told = Told(relay.clone());
         let call_ids = Arc::new(OnceLock::new());
+        let marks = Arc::new(Marks::default());
         let call = GlmCall {
             job_id: job.id,
             attempt,
@@ -220,6 +237,7 @@ impl CallerState {
             relay,
             headers: job.headers.clone(),
             call_ids: Arc::clone(&call_ids),
+            marks: Arc::clone(&marks),
             reuse: settings.glm.reuse,
             session: job.session_at_glm(settings.gateway.sessions).cloned(),
             issued: Issued::of(Arc::clone(&self.ports.store)),
@@ -248,7 +266,18 @@ impl CallerState {
         }
         let told = told.end();
         let delivered = told.is_some();
-        let first_token = told.as_ref().and_then(|relay| relay.opened_at());
+        let first_token_ms = told.as_ref().and_then(|relay| relay.first_token_ms());
+        let seen = match is_async {
+            // Several calls are made for a task: no moment of one of them is that of the answer.
+            true => Parts::default(),
+            false => marks.parts(begun),
+        };
+        let parts = Parts {
+            first_token_ms,
+            ..seen
+        };
+        let parts = before_it(job, now, parts);
+        let response_time_ms = millis(begun, Instant::now());
         let estimate = match &told {
             Some(relay) => self.estimate(&dispatch, relay).await,
             None => None,
@@ -256,7 +285,7 @@ impl CallerState {
         if let Some(relay) = told.filter(|_| job.bound_to.is_none()) {
             self.ports.relays.keep(job.id, relay);
         }
-        let finished = Finished {
+        Finished {
             job_id: job.id,
             attempt,
             endpoint,
@@ -267,10 +296,10 @@ impl CallerState {
             call_ids: call_ids.get().cloned().unwrap_or_default(),
             task,
             started_at: now,
-            response_time_ms: u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX),
+            response_time_ms,
+            parts,
             outcome: Arc::new(outcome),
-        };
-        (finished, first_token)
+        }
     }
 
     /// What a call comes to that ended in the middle of its streamed answer, by our own count.
@@ -330,7 +359,7 @@ impl CallerState {
                 TaskOutcome::NotSent => return (GlmOutcome::NotSent, None),
             },
         };
-        let spent_ms = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
+        let spent_ms = millis(begun, Instant::now());
         call.timeouts.total_ms = call.timeouts.total_ms.saturating_sub(spent_ms).max(1);
         let outcome = self
             .ports

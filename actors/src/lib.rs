@@ -22,6 +22,7 @@ mod breaker;
 mod caller;
 pub mod conversations;
 pub mod cost;
+pub mod marks;
 pub mod meters;
 pub mod ports;
 pub mod protocol;

@@ -158,13 +158,6 @@ impl Meters {
         count(&self.0.retries, class.name());
     }
 
-    /// The first piece of a streamed answer told something after so long.
-    pub(crate) fn first_token(&self, model: &str, after: Duration) {
-        let inner = &*self.0;
-        let model = inner.models.of(&*inner.recorder, model);
-        model.first_token(seconds(after));
-    }
-
     /// A slot was idle for so long although the next job was due.
     pub(crate) fn slot_gap(&self, gap: Duration) {
         self.0.slot_gap.record(seconds(gap));

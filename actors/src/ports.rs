@@ -8,6 +8,7 @@ use std::sync::{Arc, OnceLock};
 
 use tokio_util::sync::CancellationToken;
 
+use crate::marks::Marks;
 use crate::relay::Relay;
 
 use onelane_core::model::{
@@ -330,6 +331,8 @@ pub struct GlmCall {
     pub headers: PassedHeaders,
     /// Where the headers go by which GLM names the call.
     pub call_ids: Arc<OnceLock<PassedHeaders>>,
+    /// Where the moments go that the transport sees of it.
+    pub marks: Arc<Marks>,
     /// The session to name to GLM.
     pub session: Option<SessionId>,
     /// When a connection serves more than one call.

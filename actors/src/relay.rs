@@ -12,6 +12,7 @@ use bytes::Bytes;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+use crate::marks::millis;
 use onelane_core::model::{AttemptNo, Failure, FailureClass, JobId, PassedHeaders, code, limits};
 
 /// What is known of a streamed answer when its first piece may be read.
@@ -25,6 +26,15 @@ pub struct RelayHead {
     pub media_type: String,
     /// The headers by which GLM names the call.
     pub call_ids: PassedHeaders,
+}
+
+/// What has come of an answer that goes on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SoFar {
+    /// Its events; GLM sends about one a token.
+    pub events: usize,
+    /// How long after the beginning of its call the first token came.
+    pub first_token_ms: Option<u64>,
 }
 
 /// How a streamed answer ended.
@@ -42,6 +52,8 @@ struct State {
     pieces: Vec<Bytes>,
     bytes: usize,
     end: Option<RelayEnd>,
+    /// When the call began that it tells of, or will.
+    begun: Option<Instant>,
 }
 
 /// The pieces of one job's streamed answer.
@@ -83,10 +95,11 @@ impl Relay {
         self.state.borrow().head.is_some()
     }
 
-    /// When readers could begin: the first piece told something.
+    /// How long after its call began readers could begin: the first piece told something.
     #[must_use]
-    pub fn opened_at(&self) -> Option<Instant> {
-        self.opened_at.get().copied()
+    pub fn first_token_ms(&self) -> Option<u64> {
+        let (opened, begun) = (self.opened_at.get()?, self.state.borrow().begun?);
+        Some(millis(begun, *opened))
     }
 
     /// Whether nothing more will come.
@@ -166,8 +179,8 @@ impl Relay {
         self.state.borrow().bytes
     }
 
-    /// How many events of it have come, while it goes on; GLM sends about one a token.
-    fn events(&self) -> Option<usize> {
+    /// What has come of it, while it goes on.
+    fn so_far(&self) -> Option<SoFar> {
         const EVENT: &[u8] = b"data:";
         let state = self.state.borrow();
         let goes_on = state.head.is_some() && state.end.is_none();
@@ -177,7 +190,12 @@ impl Relay {
                 .filter(|part| *part == EVENT)
                 .count()
         };
-        goes_on.then(|| state.pieces.iter().map(of).sum())
+        let events = goes_on.then(|| state.pieces.iter().map(of).sum())?;
+        drop(state);
+        Some(SoFar {
+            events,
+            first_token_ms: self.first_token_ms(),
+        })
     }
 }
 
@@ -245,10 +263,12 @@ impl Relays {
         self.lock().find(id, |_| true)
     }
 
-    /// The relay for a new attempt of a job: what an earlier one told is told.
+    /// The relay for an attempt of a job that begins at that moment: what an earlier one told is told.
     #[must_use]
-    pub fn to_write(&self, id: JobId) -> Arc<Relay> {
-        self.lock().find(id, |relay| !relay.is_open())
+    pub fn to_write(&self, id: JobId, begun: Instant) -> Arc<Relay> {
+        let relay = self.lock().find(id, |relay| !relay.is_open());
+        relay.state.send_modify(|state| state.begun = Some(begun));
+        relay
     }
 
     /// Keeps an ended answer for readers that come back, as long as there is room.
@@ -265,11 +285,11 @@ impl Relays {
         }
     }
 
-    /// How many events of a job's answer have come, while it comes; `None`: it does not.
+    /// What has come of a job's answer, while it comes; `None`: it does not.
     #[must_use]
-    pub fn events(&self, id: JobId) -> Option<usize> {
+    pub fn so_far(&self, id: JobId) -> Option<SoFar> {
         let relay = self.lock().open.get(&id).and_then(Weak::upgrade);
-        relay?.events()
+        relay?.so_far()
     }
 
     /// Lets go of what is kept of a job's answer.
@@ -341,7 +361,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn whoever_comes_late_reads_from_the_first_byte() {
         let relays = Relays::default();
-        let writer = relays.to_write(id(1));
+        let writer = relays.to_write(id(1), Instant::now());
         let mut early = relays.to_read(id(1)).reader();
         writer.open(head());
         let mut patience = Duration::from_secs(1);
@@ -396,11 +416,14 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn what_was_told_of_one_attempt_is_not_told_again_by_the_next() {
         let relays = Relays::default();
-        let first = relays.to_write(id(1));
-        assert!(Arc::ptr_eq(&first, &relays.to_write(id(1))), "nothing told");
+        let first = relays.to_write(id(1), Instant::now());
+        assert!(
+            Arc::ptr_eq(&first, &relays.to_write(id(1), Instant::now())),
+            "nothing told"
+        );
         first.open(head());
         first.give_up();
-        let second = relays.to_write(id(1));
+        let second = relays.to_write(id(1), Instant::now());
         assert!(!Arc::ptr_eq(&first, &second));
         assert!(Arc::ptr_eq(&second, &relays.to_read(id(1))));
         let (_, end) = rest(&mut first.reader()).await;
@@ -413,7 +436,7 @@ mod tests {
     fn ended_answers_are_kept_as_long_as_there_is_room() {
         let relays = Relays::default();
         for n in 0..3 {
-            let relay = relays.to_write(id(n));
+            let relay = relays.to_write(id(n), Instant::now());
             relay.open(head());
             relay.close(RelayEnd::Whole);
             relays.keep(id(n), relay);
@@ -427,7 +450,7 @@ mod tests {
         anew.open(head());
         relays.forget_ended(id(1));
         assert!(relays.to_read(id(1)).is_open(), "and comes already");
-        let large = relays.to_write(id(9));
+        let large = relays.to_write(id(9), Instant::now());
         large.open(head());
         let piece = Bytes::from(vec![b'x'; limits::RELAYS_KEPT_BYTES]);
         large.state.send_modify(|state| {
@@ -436,7 +459,7 @@ mod tests {
         });
         relays.keep(id(9), large);
         assert!(relays.to_read(id(0)).is_open(), "it fits");
-        let one_more = relays.to_write(id(10));
+        let one_more = relays.to_write(id(10), Instant::now());
         one_more.state.send_modify(|state| state.bytes = 1);
         relays.keep(id(10), one_more);
         assert!(!relays.to_read(id(9)).is_open(), "the room is used up");

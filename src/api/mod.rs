@@ -84,10 +84,7 @@ mod room;
 mod scrape;
 mod service;
 mod serving;
-#[cfg_attr(
-    not(feature = "desk"),
-    allow(dead_code, unused_imports, reason = "the pages are another feature")
-)]
+#[cfg(feature = "desk")]
 pub(crate) mod site;
 mod socket;
 mod sse;
@@ -145,8 +142,14 @@ use room::Rooms;
 
 pub use binding::BindError;
 pub use server::{Listening, Server};
+#[cfg(feature = "desk")]
 pub use site::Pages;
+#[cfg(feature = "desk")]
 use site::{Peer, Visit};
+
+/// The other end of a connection: pages alone ask for it.
+#[cfg(not(feature = "desk"))]
+type Peer = ();
 
 /// The reference page of the API in Markdown, `docs/http.md`.
 #[must_use]
@@ -191,6 +194,7 @@ struct Api {
     feeder: Arc<Feeder>,
     events: Arc<Hub>,
     /// What is served beside it.
+    #[cfg(feature = "desk")]
     pages: Option<Pages>,
     cors: Cors,
 }
@@ -200,6 +204,7 @@ struct From {
     id: RequestId,
     headers: HeaderMap,
     door: Option<Door>,
+    #[cfg(feature = "desk")]
     peer: Option<Peer>,
     presence: Arc<Presence>,
 }
@@ -219,10 +224,13 @@ fn filter(api: Arc<Api>) -> BoxedFilter<(Response,)> {
         .then(
             move |method, path, query, headers, id, door, peer, presence, body| {
                 let api = Arc::clone(&api);
+                #[cfg(not(feature = "desk"))]
+                let _: Option<Peer> = peer;
                 let from = From {
                     id: Option::unwrap_or_default(id),
                     headers,
                     door,
+                    #[cfg(feature = "desk")]
                     peer,
                     presence: Option::unwrap_or_default(presence),
                 };
@@ -290,8 +298,10 @@ impl Api {
             headers.insert(CONNECTION, HeaderValue::from_static("close"));
         }
         // What never changes under its name says so.
+        #[cfg(feature = "desk")]
         let kept = headers.get(CACHE_CONTROL).cloned();
         of_every_answer(headers, &id);
+        #[cfg(feature = "desk")]
         if let Some(kept) = kept.filter(|_| self.site(path).is_some()) {
             headers.insert(CACHE_CONTROL, kept);
         }
@@ -308,6 +318,7 @@ impl Api {
     }
 
     /// The pages that are served at this path.
+    #[cfg(feature = "desk")]
     fn site(&self, path: &str) -> Option<&Pages> {
         self.pages.as_ref().filter(|pages| pages.0.is_at(path))
     }
@@ -324,9 +335,11 @@ impl Api {
             id,
             headers,
             door,
+            #[cfg(feature = "desk")]
             peer,
             presence,
         } = from;
+        #[cfg(feature = "desk")]
         if let Some(Pages(site)) = self.site(path) {
             let site = Arc::clone(site);
             let asked = (method.clone(), path.to_owned(), query);

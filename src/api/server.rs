@@ -11,6 +11,8 @@ use onelane_actors::ports::Clock;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
+#[cfg(feature = "desk")]
+use super::Pages;
 use super::auth::Auth;
 use super::binding::{BindError, Places};
 use super::body::Reading;
@@ -25,7 +27,7 @@ use super::room::Rooms;
 use super::serving::Serving;
 use super::tls::Tls;
 use super::wire::Wire;
-use super::{Api, LogLines, Pages, endpoints, limits};
+use super::{Api, LogLines, endpoints, limits};
 use crate::config::ServerSection;
 use crate::orchestrator::Orchestrator;
 
@@ -54,6 +56,7 @@ pub struct Listening {
     tls: Option<Arc<Tls>>,
     places: Places,
     log: LogLines,
+    #[cfg(feature = "desk")]
     pages: Option<Pages>,
 }
 
@@ -67,6 +70,7 @@ impl Listening {
             tls,
             places,
             log: LogLines::default(),
+            #[cfg(feature = "desk")]
             pages: None,
         })
     }
@@ -78,6 +82,7 @@ impl Listening {
     }
 
     /// Serves these pages, too.
+    #[cfg(feature = "desk")]
     #[must_use]
     pub fn with_pages(self, pages: Pages) -> Self {
         let pages = Some(pages);
@@ -102,6 +107,7 @@ impl Listening {
             tls,
             places,
             log,
+            #[cfg(feature = "desk")]
             pages,
         } = self;
         let header_timeout = Duration::from_millis(config.header_timeout_ms);
@@ -145,6 +151,7 @@ impl Listening {
             uploads: Arc::new(Semaphore::new(limits::UPLOADS_MAX)),
             feeder: Arc::clone(&feeder),
             events: Arc::clone(&events),
+            #[cfg(feature = "desk")]
             pages,
         };
         let (is_tls, names) = (tls.is_some(), Arc::new(Names::new(process)));

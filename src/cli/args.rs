@@ -148,6 +148,8 @@ pub(crate) enum ConfigVerb {
     Get(GetSettingArgs),
     /// Change a setting of a running daemon: checked, stored and live at once; null takes a stored change back
     Set(SetSettingArgs),
+    /// List the changes of a running daemon's settings, newest first: when, who, and what was before and after
+    History(HistoryArgs),
     /// Take a change back that was made while running and is kept in the store; no lane may run on it
     Unset(UnsetArgs),
 }
@@ -277,6 +279,16 @@ pub(crate) struct SimulateArgs {
 }
 
 #[derive(Debug, Args)]
+pub(crate) struct HistoryArgs {
+    /// Changes that are shown
+    #[arg(long, value_name = "N", default_value_t = 20)]
+    pub(crate) limit: usize,
+    /// Go on where the list before ended
+    #[arg(long, value_name = "CURSOR")]
+    pub(crate) cursor: Option<String>,
+}
+
+#[derive(Debug, Args)]
 pub(crate) struct ShowArgs {
     #[command(flatten)]
     pub(crate) common: Common,
@@ -293,9 +305,9 @@ pub(crate) struct StoreArgs {
     pub(crate) store: Option<PathBuf>,
 }
 
-#[derive(Debug, Args)]
-#[command(after_help = STATS_AFTER_HELP)]
-pub(crate) struct StatsArgs {
+/// Which calls are summed up, and how.
+#[derive(Debug, Clone, Default, Args)]
+pub(crate) struct SumsArgs {
     /// First day, YYYY-MM-DD [default: 30 days up to the last; 7 where sessions are asked for]
     #[arg(long, value_name = "DAY")]
     pub(crate) start: Option<String>,
@@ -314,6 +326,13 @@ pub(crate) struct StatsArgs {
     /// A row for each: day or month, model, user, key, session, with commas between; or none [default: day,model]
     #[arg(long, value_name = "NAMES")]
     pub(crate) group_by: Option<String>,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = STATS_AFTER_HELP)]
+pub(crate) struct StatsArgs {
+    #[command(flatten)]
+    pub(crate) sums: SumsArgs,
     /// How it is written [default: table; json with --json]
     #[arg(long, value_name = "FORMAT")]
     pub(crate) format: Option<StatsFormat>,

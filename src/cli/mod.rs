@@ -136,6 +136,9 @@ async fn config(verb: &ConfigVerb, target: &Target, json: bool) -> Result<Exit, 
         ConfigVerb::Get(args) => {
             remote::get_setting(args.key.as_deref(), &Daemon::of(target)?, json).await
         }
+        ConfigVerb::History(args) => {
+            remote::setting_history(args, &Daemon::of(target)?, json).await
+        }
         ConfigVerb::Set(args) => {
             remote::set_setting(&args.key, &args.value, &Daemon::of(target)?, json).await
         }

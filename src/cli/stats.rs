@@ -3,13 +3,14 @@
 use onelane::model::{Calendar, Cost, Currency, Day, NoSessionId, SessionId};
 use onelane::ports::{Clock as _, UsageFilter};
 use onelane::statistics::{
-    self, GroupBy, Statistics, StatisticsError, StatisticsQuery, StatisticsRow, to_csv,
+    self, GroupBy, Statistics, StatisticsError, StatisticsQuery, StatisticsRow, tenths_decimal,
+    to_csv,
 };
 use onelane::system::SystemClock;
 use onelane::words::counted;
 use serde::Serialize;
 
-use super::args::{StatsArgs, StatsFormat};
+use super::args::{StatsArgs, StatsFormat, SumsArgs};
 use super::exit::{CliError, Exit};
 use super::{offline, table};
 
@@ -17,7 +18,7 @@ use super::{offline, table};
 pub(crate) fn stats(args: &StatsArgs, json: bool) -> Result<Exit, CliError> {
     let offline = offline::look(&args.store)?;
     let calendar = offline.settings().calendar;
-    let query = query(args, calendar)?;
+    let query = query(&args.sums, calendar)?;
     let UsageFilter { start, end, .. } = query.filter;
     let summed = statistics::of_store(&offline.store, query);
     let Statistics {
@@ -65,7 +66,7 @@ struct Body<'a> {
     calls_not_in_log: Option<u64>,
 }
 
-fn query(args: &StatsArgs, calendar: Calendar) -> Result<StatisticsQuery, CliError> {
+fn query(args: &SumsArgs, calendar: Calendar) -> Result<StatisticsQuery, CliError> {
     let today = calendar.day(SystemClock.now());
     let day = |name: &str, text: &Option<String>| {
         text.as_deref()
@@ -106,9 +107,27 @@ fn query(args: &StatsArgs, calendar: Calendar) -> Result<StatisticsQuery, CliErr
     })
 }
 
-const HEAD: [&str; 16] = [
-    "DATE", "MODEL", "USER", "SESSION", "CALLS", "FAILED", "TOKENS", "CACHED", "CNY", "USD",
-    "POINTS", "UNPRICED", "MEAN MS", "P50", "P95", "P99",
+const HEAD: [&str; 20] = [
+    "DATE",
+    "MODEL",
+    "USER",
+    "SESSION",
+    "CALLS",
+    "FAILED",
+    "TOKENS",
+    "CACHED",
+    "CNY",
+    "USD",
+    "POINTS",
+    "UNPRICED",
+    "MEAN MS",
+    "P50",
+    "P95",
+    "P99",
+    "FIRST P50",
+    "P90",
+    "P99",
+    "TOKENS/S",
 ];
 
 fn as_table(rows: &[StatisticsRow]) -> String {
@@ -121,7 +140,7 @@ fn as_table(rows: &[StatisticsRow]) -> String {
         };
         let share = row.cached_share_e4;
         let session = row.session.as_ref();
-        let times = row.percentiles.as_ref();
+        let (times, first) = (row.percentiles.as_ref(), row.first_token.as_ref());
         let ms = |ms: Option<u64>| ms.map_or_else(|| "-".to_owned(), |ms| ms.to_string());
         [
             name(&row.date),
@@ -143,6 +162,11 @@ fn as_table(rows: &[StatisticsRow]) -> String {
             ms(times.map(|t| t.p50)),
             ms(times.map(|t| t.p95)),
             ms(times.map(|t| t.p99)),
+            ms(first.map(|t| t.p50)),
+            ms(first.map(|t| t.p90)),
+            ms(first.map(|t| t.p99)),
+            row.tokens_per_second_e1
+                .map_or_else(|| "-".to_owned(), tenths_decimal),
         ]
     };
     let rows: Vec<_> = rows.iter().map(cells).collect();

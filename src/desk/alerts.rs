@@ -7,13 +7,14 @@ use onelane_core::model::{
 use serde_json::{Value, json};
 use warp::http::Method;
 
+use super::alarm;
 use super::asked::{Answered, Asked};
 use super::frame::{Frame, Nav, Note};
 use super::lists::{Tab, cursor, link, narrowed, with};
 use super::orders::count;
 use super::show::{When, duration, encoded, number, short};
 use super::terms::Terms;
-use super::words::Words;
+use super::words::{Lang, Words};
 
 /// By what deliveries are narrowed: names of the API.
 const NAMES: [&str; 4] = ["status", "event", "jobId", "endpoint"];
@@ -78,7 +79,8 @@ struct DeliveryRow {
 /// `GET /desk/alerts`.
 pub(super) async fn page(asked: Asked) -> Answered {
     let (lane, now, w) = (asked.lane(), asked.visit.now(), asked.words());
-    let t = Terms::of(asked.look.lang);
+    let lang = asked.look.lang;
+    let t = Terms::of(lang);
     let given = narrowed(asked.queries(), &NAMES);
     let filter: DeliveryFilter = asked.visit.read(&given)?;
     let (chosen, cursor) = (filter.status, cursor(&asked));
@@ -107,13 +109,13 @@ pub(super) async fn page(asked: Asked) -> Answered {
         active: book
             .active
             .iter()
-            .map(|alert| AlertRow::of(alert, None, now, w))
+            .map(|alert| AlertRow::of(alert, None, now, (lang, w)))
             .collect(),
         over: book
             .recent
             .iter()
             .take(OVER)
-            .map(|over| AlertRow::of(&over.alert, Some(over.cleared_at), now, w))
+            .map(|over| AlertRow::of(&over.alert, Some(over.cleared_at), now, (lang, w)))
             .collect(),
         endpoints: lane
             .webhook_endpoints()
@@ -150,11 +152,16 @@ const fn status_word(status: DeliveryStatus, t: &Terms) -> (&'static str, &'stat
 }
 
 impl AlertRow {
-    fn of(alert: &Alert, over: Option<Timestamp>, now: Timestamp, w: &Words) -> Self {
+    fn of(
+        alert: &Alert,
+        over: Option<Timestamp>,
+        now: Timestamp,
+        (lang, w): (Lang, &Words),
+    ) -> Self {
         use onelane_core::model::Watched;
         Self {
-            rule: alert.key.to_string(),
-            message: alert.message.clone(),
+            rule: alarm::rule(alert, lang),
+            message: alarm::says(alert, now, lang),
             since: When::of(over.unwrap_or(alert.raised_at), now, w),
             lasted: over.map(|at| duration(at.since(alert.raised_at), w)),
             href: match alert.on {

@@ -153,7 +153,7 @@ impl Row {
             tone: tone.class(),
             outcome,
             status: call.status_code,
-            says: call.failure.as_ref().map(|failure| meaning::of(failure).0),
+            says: call.failure.as_ref().map(meaning::said),
             waited: waited(call).map(|ms| duration(ms, w)),
             answer: duration(call.response_time_ms, w),
             tokens: usage.is_reported().then(|| {

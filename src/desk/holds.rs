@@ -7,11 +7,10 @@ use warp::http::Method;
 use super::asked::{Answered, Asked};
 use super::frame::{Frame, Nav, Note};
 use super::headline::{capitalised, hold_path, tone};
-use super::reasons;
 use super::show::{When, number};
 use super::terms::Terms;
 use super::words::{Lang, Words, fill};
-use crate::glm::ErrorTable;
+use super::{meaning, reasons};
 
 #[derive(Template)]
 #[template(path = "holds.html")]
@@ -109,8 +108,8 @@ impl Row {
             says: capitalised(&reasons::sentence(&reason, now, lang)),
             help: reasons::help(&reason, lang).map(capitalised),
             code: hold.code.clone(),
-            message: hold.message.clone(),
-            meaning: ErrorTable::meanings().get(&hold.code).cloned(),
+            message: meaning::said_of_code(&hold.code, &hold.message).to_owned(),
+            meaning: meaning::of_code(&hold.code, lang),
             since: When::of(hold.since, now, w),
             until: hold
                 .until

@@ -12,7 +12,7 @@ use super::jobs::{status_tone, status_word};
 use super::orders::number as whole;
 use super::overview::outcome;
 use super::show::{When, duration, money, number};
-use super::waterfall::{self, Life, Picture};
+use super::waterfall::{self, Life, OpenCall, Picture};
 use super::words::{Lang, Words, fill};
 use super::{meaning, reasons};
 use crate::api::site::{Kind, Problem};
@@ -65,6 +65,8 @@ struct Attempt {
     /// What that means, and what to do.
     means: Option<String>,
     model: String,
+    connect: Option<String>,
+    first_token: Option<String>,
     answer: String,
     tokens: Option<String>,
     cost: Option<String>,
@@ -114,11 +116,18 @@ async fn shown(asked: Asked, detail: JobDetail, is_revealed: bool) -> Answered {
     let life = Life {
         created: job.created_at,
         attempts: &detail.attempts,
-        open: open.map(|open| open.at),
+        open: open.map(|open| OpenCall {
+            sent: open.at,
+            so_far: asked.lane().so_far(job.id),
+        }),
+        waits: detail
+            .wait_reason
+            .as_ref()
+            .map(|reason| reasons::name(reason.name(), lang)),
         ended: job.processed_at,
         now,
     };
-    let picture = waterfall::draw(&waterfall::parts(&life, w), w);
+    let picture = waterfall::draw(&waterfall::stretches(&life, w), w);
     let prompt = detail.record.request.as_deref().and_then(Request::text);
     let answer = detail.record.text();
     let page = Page {
@@ -133,7 +142,7 @@ async fn shown(asked: Asked, detail: JobDetail, is_revealed: bool) -> Answered {
         attempts: detail
             .attempts
             .iter()
-            .map(|call| Attempt::of(call, now, w))
+            .map(|call| Attempt::of(call, now, (lang, w)))
             .collect(),
         cost: sum(&costs).unwrap_or_else(|| w.none.to_owned()),
         cost_says: is_unknown.then(|| w.cost_unknown.to_owned()),
@@ -180,9 +189,10 @@ fn first_line(
             let took = job.processed_at.map_or(0, |at| at.since(job.created_at));
             (fill(w.job_done, &[&ended, &duration(took, w)]), None)
         }
-        JobStatus::Failed => match error.map(|error| (error, meaning::of(error))) {
-            Some((error, (said, means))) => {
-                let said = format!("{}: {said}", error.code);
+        JobStatus::Failed => match error {
+            Some(error) => {
+                let said = format!("{}: {}", error.code, meaning::said(error));
+                let means = meaning::means(error, lang);
                 (fill(w.job_failed, &[&ended, &said]), Some(means))
             }
             None => (fill(w.job_failed, &[&ended, ""]), None),
@@ -263,10 +273,11 @@ impl Can {
 }
 
 impl Attempt {
-    fn of(call: &CallRecord, now: Timestamp, w: &Words) -> Self {
+    fn of(call: &CallRecord, now: Timestamp, (lang, w): (Lang, &Words)) -> Self {
         let (tone, outcome) = outcome(call, w);
-        let failure = call.failure.as_ref().map(meaning::of);
-        let (says, means) = failure.unzip();
+        let failure = call.failure.as_ref();
+        let says = failure.map(meaning::said);
+        let means = failure.map(|failure| meaning::means(failure, lang));
         let usage = &call.usage;
         Self {
             no: call.attempt.0,
@@ -276,6 +287,8 @@ impl Attempt {
             says: says.filter(|says| !says.is_empty()),
             means,
             model: call.model.clone(),
+            connect: call.parts.connect_ms.map(|ms| duration(ms, w)),
+            first_token: call.parts.first_token_ms.map(|ms| duration(ms, w)),
             answer: duration(call.response_time_ms, w),
             tokens: usage.is_reported().then(|| {
                 [usage.prompt_tokens, usage.completion_tokens]

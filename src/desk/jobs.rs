@@ -262,7 +262,7 @@ impl Row {
             priority: job.priority,
             tone: reason.map_or(status_tone(job.status), tone).class(),
             status: status_word(job.status, w),
-            says: says.or_else(|| error.map(|e| format!("{}: {}", e.code, meaning::of(e).0))),
+            says: says.or_else(|| error.map(|e| format!("{}: {}", e.code, meaning::said(e)))),
             prompt: Excerpt::of(record, chars).into_prompt(),
             attempts: job.attempts.0,
             made: When::of(job.created_at, now, w),

@@ -35,10 +35,12 @@
 //! | `config`, `config_form` | the settings: a form made from their table, what would change, what was changed |
 //! | `terms`, `lists` | the words of these pages; by what their lists are narrowed, and where numbers lead |
 
+mod alarm;
 mod alerts;
 mod asked;
 mod assets;
 mod audit;
+mod axis;
 mod batches;
 mod budgets;
 mod calls;

@@ -11,7 +11,7 @@ use super::show::{duration, money, number, percent};
 use super::terms::Terms;
 use super::usage::share;
 use super::words::{Words, fill};
-use crate::statistics::StatisticsRow;
+use crate::statistics::{Percentiles, StatisticsRow, tenths_decimal};
 
 /// Models of a page.
 const ROWS: usize = 60;
@@ -39,6 +39,7 @@ struct Row {
     failed_href: String,
     classes: Vec<(&'static str, String)>,
     times: Option<Times>,
+    first_token: Option<Times>,
     per_second: Option<String>,
     cost: Option<String>,
     cached: Option<String>,
@@ -104,13 +105,6 @@ pub(super) async fn page(asked: Asked) -> Answered {
     asked.page(&page)
 }
 
-/// Tokens of answers in each second that answers took, in tenths; `None`: nothing was answered, or in no time.
-fn per_second_tenths(tokens: u64, calls: u64, average_ms: u64) -> Option<u64> {
-    let ms = u128::from(calls) * u128::from(average_ms);
-    let tenths = (u128::from(tokens) * 10_000).checked_div(ms)?;
-    u64::try_from(tenths).ok().filter(|tenths| *tenths > 0)
-}
-
 /// What an answer cost on average; `None`: of some it is not known, or none came.
 fn per_answer(row: &StatisticsRow) -> Option<Cost> {
     let (nanos, currency) = (row.total_cost?, row.currency?);
@@ -143,13 +137,12 @@ impl Row {
         let usage = [("model", &*model), ("startDate", day)];
         let ended = row.successful_calls + row.failed_calls;
         let share_of = |part: u64| (ended > 0).then(|| percent(part as f64 / ended as f64));
+        let times = |times: Percentiles| Times {
+            half: duration(times.p50, w),
+            rest: [times.p90, times.p99].map(|ms| duration(ms, w)).join(" · "),
+        };
         let mut classes: Vec<_> = row.failures_by_class.iter().collect();
         classes.sort_by_key(|(_, count)| std::cmp::Reverse(**count));
-        let per_second = per_second_tenths(
-            row.usage.completion_tokens,
-            row.successful_calls,
-            row.average_response_time_ms,
-        );
         Self {
             usage_href: link("/desk/usage", &usage),
             calls: number(row.total_calls),
@@ -162,12 +155,11 @@ impl Row {
                 .into_iter()
                 .map(|(class, count)| (class_word(*class, t), number(*count)))
                 .collect(),
-            times: row.percentiles.map(|times| Times {
-                half: duration(times.p50, w),
-                rest: [times.p90, times.p99].map(|ms| duration(ms, w)).join(" · "),
-            }),
-            per_second: per_second
-                .map(|tenths| fill(t.per_second, &[&format!("{}.{}", tenths / 10, tenths % 10)])),
+            times: row.percentiles.map(times),
+            first_token: row.first_token.map(times),
+            per_second: row
+                .tokens_per_second_e1
+                .map(|tenths| fill(t.per_second, &[&tenths_decimal(tenths)])),
             cost: per_answer(row).map(money),
             cached: row.cached_share_e4.map(share),
             model,
@@ -179,18 +171,6 @@ impl Row {
 mod tests {
     use super::super::words::Lang;
     use super::*;
-
-    #[test]
-    fn tokens_in_a_second_are_those_of_all_answers_by_all_their_time() {
-        assert_eq!(per_second_tenths(300, 3, 2_000), Some(500));
-        assert_eq!(per_second_tenths(0, 3, 2_000), None);
-        assert_eq!(per_second_tenths(300, 0, 0), None);
-        assert_eq!(
-            per_second_tenths(u64::MAX, 1, 1),
-            None,
-            "more than anybody says"
-        );
-    }
 
     #[test]
     fn every_class_of_failures_has_a_word() {

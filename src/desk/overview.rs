@@ -13,7 +13,7 @@ use super::headline::{Headline, Open, Tone, tone};
 use super::recent::{Recent, waited};
 use super::show::{When, duration, money, number, percent, short};
 use super::words::{Lang, Words, fill};
-use super::{meaning, reasons};
+use super::{alarm, meaning, reasons};
 
 /// Jobs that stand below "next".
 const NEXT: usize = 5;
@@ -47,6 +47,7 @@ struct Figures {
     calls: String,
     failed: Option<String>,
     answer: Option<String>,
+    first_token: Option<String>,
     spent: Vec<String>,
     unpriced: Option<String>,
     cached: Option<String>,
@@ -75,6 +76,7 @@ struct RunningRow {
     model: String,
     since_ms: i64,
     elapsed: String,
+    first_token: Option<String>,
     tokens: Option<String>,
 }
 
@@ -188,7 +190,7 @@ pub(super) async fn page(asked: Asked) -> Answered {
             .alerts()
             .active
             .iter()
-            .map(|alert| AlertRow::of(alert, now, w))
+            .map(|alert| AlertRow::of(alert, now, (lang, w)))
             .collect(),
         budgets: budgets
             .iter()
@@ -221,6 +223,9 @@ impl Figures {
             answer: recent
                 .answers
                 .map(|spread| fill(w.response_time, &[&duration(spread.p50, w)])),
+            first_token: recent
+                .first_tokens
+                .map(|spread| fill(w.first_token_after, &[&duration(spread.p50, w)])),
             spent: recent.spent.iter().map(|cost| money(*cost)).collect(),
             cached: recent
                 .cached_e4
@@ -251,6 +256,8 @@ impl RunningRow {
     fn of(asked: &Asked, record: &JobRecord, now: Timestamp) -> Self {
         let job = &record.job;
         let since = job.open.map_or(now, |open| open.at);
+        let so_far = asked.lane().so_far(job.id);
+        let first_token = so_far.and_then(|so_far| so_far.first_token_ms);
         Self {
             id: job.id.to_string(),
             short: short(job.id),
@@ -258,7 +265,8 @@ impl RunningRow {
             model: job.sent_to().to_owned(),
             since_ms: since.as_millis(),
             elapsed: duration(now.since(since), asked.words()),
-            tokens: asked.lane().events_told(job.id).map(|n| number(n as u64)),
+            first_token: first_token.map(|ms| duration(ms, asked.words())),
+            tokens: so_far.map(|so_far| number(so_far.events as u64)),
         }
     }
 }
@@ -278,9 +286,9 @@ impl NextRow {
 }
 
 impl AlertRow {
-    fn of(alert: &Alert, now: Timestamp, w: &Words) -> Self {
+    fn of(alert: &Alert, now: Timestamp, (lang, w): (Lang, &Words)) -> Self {
         Self {
-            message: alert.message.clone(),
+            message: alarm::says(alert, now, lang),
             since: When::of(alert.raised_at, now, w),
         }
     }
@@ -348,7 +356,7 @@ impl CallRow {
             model: call.model.clone(),
             tone: tone.class(),
             outcome,
-            says: says.or_else(|| call.failure.as_ref().map(|failure| meaning::of(failure).0)),
+            says: says.or_else(|| call.failure.as_ref().map(meaning::said)),
             waited: waited(call).map(|ms| duration(ms, w)),
             answer: duration(call.response_time_ms, w),
             tokens: usage.is_reported().then(|| {

@@ -39,6 +39,8 @@ pub(super) struct Recent {
     pub(super) waits: Option<Spread>,
     /// How long answers took.
     pub(super) answers: Option<Spread>,
+    /// How long the first tokens of streamed ones took.
+    pub(super) first_tokens: Option<Spread>,
     /// What today cost, the largest first.
     pub(super) spent: Vec<Cost>,
     /// Calls of today whose cost is not known.
@@ -97,6 +99,7 @@ impl Recent {
         let failed = of(CallOutcome::Failed).count();
         let ended = failed + of(CallOutcome::Completed).count();
         let answers = of(CallOutcome::Completed).map(|call| call.response_time_ms);
+        let first_tokens = of(CallOutcome::Completed).filter_map(|call| call.parts.first_token_ms);
         let first = calls.iter().filter(|call| call.attempt == AttemptNo(1));
         let (spent, unpriced, cached_e4) = match today {
             Some(row) => (by_size(&row.costs), row.unpriced_calls, row.cached_share_e4),
@@ -108,6 +111,7 @@ impl Recent {
             failed: (ended > 0).then(|| failed as f64 / ended as f64),
             waits: spread(first.filter_map(waited).collect()),
             answers: spread(answers.collect()),
+            first_tokens: spread(first_tokens.collect()),
             spent,
             unpriced,
             cached_e4,

@@ -54,7 +54,9 @@ catalogue! {
     most_answers: "p90 · p99", "p90 · p99（响应）";
     tokens_per_second: "tokens per second", "每秒令牌数";
     per_second: "{}/s", "{}/秒";
-    per_second_about: "Tokens per second: those of all answers by all the time that they took, the first token's included.", "每秒令牌数：所有回答的令牌数除以全部用时（含首个令牌之前）。";
+    half_first_token: "first token, p50", "首个令牌 p50";
+    most_first_tokens: "p90 · p99", "p90 · p99（首个令牌）";
+    per_second_about: "The first token is that of streamed answers. Tokens per second: those behind the first in the time behind it; of answers that were not streamed, all of them in the time of the whole call.", "首个令牌仅统计流式回答。每秒令牌数：首个令牌之后的令牌数除以其后的用时；非流式回答为全部令牌数除以整个调用的用时。";
     cost_per_answer: "cost per answer", "每次回答费用";
     failed_percent: "failed", "失败率";
     failures: "why", "原因";

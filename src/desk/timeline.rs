@@ -3,9 +3,10 @@
 
 use onelane_core::model::{CallOutcome, CallRecord, FailureClass, Job, JobId, Timestamp};
 
+use super::axis::{Axis, Mark};
 use super::show::duration;
 use super::terms::Terms;
-use super::words::Words;
+use super::words::{Words, fill};
 
 const WIDTH: u64 = 960;
 const LEFT: u64 = 56;
@@ -225,14 +226,6 @@ pub(super) struct Bar {
     pub(super) href: Option<String>,
 }
 
-/// A mark of the scale.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) struct Mark {
-    pub(super) x: u64,
-    pub(super) anchor: &'static str,
-    pub(super) text: String,
-}
-
 /// The picture.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Picture {
@@ -248,10 +241,8 @@ pub(super) struct Picture {
 /// Draws the slots; `None`: nobody held one.
 pub(super) fn draw(slots: &[Vec<Part>], (w, t): (&Words, &Terms)) -> Option<Picture> {
     let slots = slots.get(..SLOTS_MAX).unwrap_or(slots);
-    let from = slots.iter().flatten().map(|part| part.from).min()?;
-    let to = slots.iter().flatten().map(|part| part.to).max()?;
-    let whole = to.since(from).max(1);
-    let at = |moment: Timestamp| LEFT + (RIGHT - LEFT) * moment.since(from).min(whole) / whole;
+    let times = slots.iter().flatten().map(|part| (part.from, part.to));
+    let axis = Axis::over(times, (LEFT, RIGHT))?;
     let is_exact = slots.iter().map(Vec::len).sum::<usize>() <= BARS_MAX;
     let mut bars = Vec::new();
     for (n, parts) in slots.iter().enumerate() {
@@ -273,29 +264,21 @@ pub(super) fn draw(slots: &[Vec<Part>], (w, t): (&Words, &Terms)) -> Option<Pict
                 let title = title(part, (w, t));
                 let job = part.stay.as_ref().map(|stay| stay.job);
                 let href = job.map(|job| format!("/desk/jobs/{job}"));
-                bar(part.kind, at(part.from), at(part.to), title, href);
+                bar(part.kind, axis.at(part.from), axis.at(part.to), title, href);
             }
             continue;
         }
         let cells = (BARS_MAX / slots.len().max(1)) as u64;
-        for (kind, first, last) in mostly(parts, from, whole, cells) {
+        for (kind, first, last) in mostly(parts, axis.from(), axis.whole(), cells) {
             let x = |cell: u64| LEFT + (RIGHT - LEFT) * cell / cells;
             let title = format!("{} {}", t.mostly, kind.word(w, t));
             bar(kind, x(first), x(last), title, None);
         }
     }
     let base = slots.len() as u64 * ROW + 8;
-    let mark = |quarter: u64| Mark {
-        x: LEFT + (RIGHT - LEFT) * quarter / 4,
-        anchor: match quarter {
-            0 => "start",
-            4 => "end",
-            _ => "middle",
-        },
-        text: match quarter {
-            4 => w.now.to_owned(),
-            _ => super::words::fill(w.ago, &[&duration(whole * (4 - quarter) / 4, w)]),
-        },
+    let mark = |_, after: u64| match after {
+        0 => w.now.to_owned(),
+        ms => fill(w.ago, &[&duration(ms, w)]),
     };
     Some(Picture {
         width: WIDTH,
@@ -305,7 +288,7 @@ pub(super) fn draw(slots: &[Vec<Part>], (w, t): (&Words, &Terms)) -> Option<Pict
             .map(|n| (n * ROW + 22, (n + 1).to_string()))
             .collect(),
         bars,
-        marks: (0..=4).map(mark).collect(),
+        marks: axis.marks(mark),
     })
 }
 

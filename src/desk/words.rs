@@ -162,6 +162,7 @@ catalogue! {
     throughput: "Calls in the last hour", "最近一小时调用数";
     failed_share: "{} % of the latest failed", "最近失败率 {} %";
     response_time: "answer {}", "响应 {}";
+    first_token_after: "first token {}", "首个令牌 {}";
     spent_today: "Spent today", "今日花费";
     unpriced: "{} calls without a known cost", "{} 次调用费用未知";
     cached: "cached {} %", "提示词缓存命中 {} %";
@@ -242,6 +243,12 @@ catalogue! {
     cooled_down: "cool-down ({})", "冷却（{}）";
     waited_retry: "waited for a retry ({})", "等待重试（{}）";
     attempt_of: "attempt {} · {}", "第 {} 次 · {}";
+    staged: "staged for a slot", "已就绪，等待槽位";
+    stored: "start put on disk", "开始前写入磁盘";
+    part_connect: "connect", "建立连接";
+    part_first_token: "first token", "首个令牌";
+    part_decode: "answer", "生成回答";
+    tokens_so_far: "{} tokens so far", "已生成 {} 个令牌";
     runs_now: "runs now", "正在运行";
     job_runs: "Its call is open for {}.", "调用进行中，已 {}。";
     job_done: "Done {}, {} after it was submitted.", "{}完成，提交后用时 {}。";

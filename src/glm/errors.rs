@@ -28,9 +28,14 @@ pub struct ErrorRow {
     pub http_status: Option<u16>,
     /// Its meaning, in English.
     pub meaning: String,
+    /// Its meaning, in Chinese.
+    pub meaning_zh: String,
     /// What to do about it, where that is not what its class says.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub next: Option<String>,
+    /// The same in Chinese.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next_zh: Option<String>,
     /// Its class.
     pub class: RowClass,
     /// The rule for the job, where it is not the class's.
@@ -67,131 +72,246 @@ impl ErrorRow {
 }
 
 /// Failures of calls that GLM does not state: their codes, classes and meanings.
-const OWN: [(&str, FailureClass, &str); 16] = [
+/// A text in both languages.
+#[derive(Debug, Clone, Copy)]
+struct Both {
+    en: &'static str,
+    zh: &'static str,
+}
+
+const OWN: [(&str, FailureClass, Both); 16] = [
     (
         code::CONNECTION_ENDED,
         FailureClass::ServerTransient,
-        "a kept connection ended before an answer began",
+        Both {
+            en: "a kept connection ended before an answer began",
+            zh: "沿用的连接在回答开始之前断开",
+        },
     ),
     (
         code::FOREIGN_ANSWER,
         FailureClass::ForeignAnswer,
-        "an answer that belongs to another call",
+        Both {
+            en: "an answer that belongs to another call",
+            zh: "回答属于另一次调用",
+        },
     ),
     (
         code::UNREACHABLE,
         FailureClass::Unreachable,
-        "no connection to GLM: refused, no route, no such name, or broken off while it was made",
+        Both {
+            en: "no connection to GLM: refused, no route, no such name, or broken off while it was made",
+            zh: "无法连接 GLM：被拒绝、没有路由、域名不存在，或在建立连接时断开",
+        },
     ),
     (
         code::TLS_UNTRUSTED,
         FailureClass::OperatorFatal,
-        "the server's certificate is not trusted",
+        Both {
+            en: "the server's certificate is not trusted",
+            zh: "服务器证书不受信任",
+        },
     ),
     (
         code::TIMEOUT_CONNECT,
         FailureClass::Unreachable,
-        "no connection within timeouts.connect_ms",
+        Both {
+            en: "no connection within timeouts.connect_ms",
+            zh: "未能在 timeouts.connect_ms 内建立连接",
+        },
     ),
     (
         code::TIMEOUT_FIRST_BYTE,
         FailureClass::ServerTransient,
-        "no response headers within timeouts.first_byte_ms when a task was handed over",
+        Both {
+            en: "no response headers within timeouts.first_byte_ms when a task was handed over",
+            zh: "提交任务时未能在 timeouts.first_byte_ms 内收到响应头",
+        },
     ),
     (
         code::TIMEOUT_IDLE,
         FailureClass::ServerTransient,
-        "no byte for timeouts.idle_ms in the middle of a response",
+        Both {
+            en: "no byte for timeouts.idle_ms in the middle of a response",
+            zh: "响应中途超过 timeouts.idle_ms 没有收到数据",
+        },
     ),
     (
         code::TIMEOUT_TOTAL,
         FailureClass::ServerTransient,
-        "not finished within timeouts.total_ms",
+        Both {
+            en: "not finished within timeouts.total_ms",
+            zh: "未能在 timeouts.total_ms 内完成",
+        },
     ),
     (
         code::BODY_INVALID,
         FailureClass::ServerTransient,
-        "a success whose body is no GLM answer",
+        Both {
+            en: "a success whose body is no GLM answer",
+            zh: "返回成功，但内容不是 GLM 的回答",
+        },
     ),
     (
         code::HTML_PAGE,
         FailureClass::OperatorFatal,
-        "a page for people in place of an answer: the base URL leads to a website, or the network has a door",
+        Both {
+            en: "a page for people in place of an answer: the base URL leads to a website, or the network has a door",
+            zh: "返回的是网页而不是回答：基础地址指向网站，或网络有登录门户",
+        },
     ),
     (
         code::BODY_TOO_LARGE,
         FailureClass::ServerTransient,
-        "a response larger than what is taken",
+        Both {
+            en: "a response larger than what is taken",
+            zh: "响应超过可接收的大小",
+        },
     ),
     (
         code::REQUEST_INVALID,
         FailureClass::RequestFatal,
-        "the stored request can't be written as a GLM body",
+        Both {
+            en: "the stored request can't be written as a GLM body",
+            zh: "保存的请求无法写成 GLM 的请求内容",
+        },
     ),
     (
         code::ASYNC_UNSUPPORTED,
         FailureClass::RequestFatal,
-        "the transport has no asynchronous calls",
+        Both {
+            en: "the transport has no asynchronous calls",
+            zh: "该传输方式没有异步调用",
+        },
     ),
     (
         code::FACE_UNKNOWN,
         FailureClass::RequestFatal,
-        "where this base URL has the API that the request is for is not known",
+        Both {
+            en: "where this base URL has the API that the request is for is not known",
+            zh: "不知道该基础地址在哪里提供请求所需的接口",
+        },
     ),
     (
         code::NO_API_KEY,
         FailureClass::OperatorFatal,
-        "no API key, or one that no header can hold",
+        Both {
+            en: "no API key, or one that no header can hold",
+            zh: "没有 API 密钥，或密钥含有请求头不允许的字符",
+        },
     ),
     (
         code::BASE_URL_INVALID,
         FailureClass::OperatorFatal,
-        "the base URL is no URL",
+        Both {
+            en: "the base URL is no URL",
+            zh: "基础地址不是 URL",
+        },
     ),
 ];
 
 /// What the failures of a class mean, and what to do about them.
-const fn in_general(class: FailureClass) -> (&'static str, &'static str) {
+const fn in_general(class: FailureClass) -> (Both, Both) {
     match class {
         FailureClass::Throttle => (
-            "too many requests at once",
-            "the lane cools down and goes on by itself; a lower lane.max_concurrency meets it less often",
+            Both {
+                en: "too many requests at once",
+                zh: "同时请求过多",
+            },
+            Both {
+                en: "the lane cools down and goes on by itself; a lower lane.max_concurrency meets it less often",
+                zh: "通道会冷却后自动继续；降低 lane.max_concurrency 可减少这种情况",
+            },
         ),
         FailureClass::Overload => (
-            "the model has no capacity",
-            "the lane tries again by itself; a fallback model can serve meanwhile (glm.fallbacks)",
+            Both {
+                en: "the model has no capacity",
+                zh: "模型没有可用容量",
+            },
+            Both {
+                en: "the lane tries again by itself; a fallback model can serve meanwhile (glm.fallbacks)",
+                zh: "通道会自动重试；期间可由备用模型处理（glm.fallbacks）",
+            },
         ),
         FailureClass::QuotaWindow => (
-            "a quota is used up",
-            "the lane goes on by itself once the quota opens again; a larger one or another key ends the wait sooner",
+            Both {
+                en: "a quota is used up",
+                zh: "额度已用完",
+            },
+            Both {
+                en: "the lane goes on by itself once the quota opens again; a larger one or another key ends the wait sooner",
+                zh: "额度恢复后通道自动继续；更大的额度或另一个密钥可以更早结束等待",
+            },
         ),
         FailureClass::OperatorFatal => (
-            "the account or its key is refused",
-            "mend the account, the key or the base URL, then resume the lane",
+            Both {
+                en: "the account or its key is refused",
+                zh: "账户或密钥被拒绝",
+            },
+            Both {
+                en: "mend the account, the key or the base URL, then resume the lane",
+                zh: "修正账户、密钥或基础地址，然后恢复通道",
+            },
         ),
         FailureClass::RequestFatal => (
-            "the request is refused",
-            "change the request: sent again as it is it ends the same",
+            Both {
+                en: "the request is refused",
+                zh: "请求被拒绝",
+            },
+            Both {
+                en: "change the request: sent again as it is it ends the same",
+                zh: "请修改请求：原样重发结果相同",
+            },
         ),
         FailureClass::ServerTransient => (
-            "GLM, or something between here and GLM, has failed",
-            "the lane tries again by itself; if it stays so, look at GLM's status page",
+            Both {
+                en: "GLM, or something between here and GLM, has failed",
+                zh: "GLM 或通往 GLM 的途中出现故障",
+            },
+            Both {
+                en: "the lane tries again by itself; if it stays so, look at GLM's status page",
+                zh: "通道会自动重试；如果持续出现，请查看 GLM 的状态页",
+            },
         ),
         FailureClass::Unreachable => (
-            "no call gets through to GLM",
-            "look at the network, the proxy and glm.base_url; jobs keep their places and go on by themselves once it is back",
+            Both {
+                en: "no call gets through to GLM",
+                zh: "调用无法到达 GLM",
+            },
+            Both {
+                en: "look at the network, the proxy and glm.base_url; jobs keep their places and go on by themselves once it is back",
+                zh: "请检查网络、代理和 glm.base_url；任务保留排队位置，恢复后自动继续",
+            },
         ),
         FailureClass::Unattributed => (
-            "refused without a code of GLM's, by GLM or by something before it",
-            "other jobs show whose fault it is: if they are refused as well, look at glm.base_url, the proxy and the firewall; if they pass, at this job's prompt",
+            Both {
+                en: "refused without a code of GLM's, by GLM or by something before it",
+                zh: "被拒绝但没有 GLM 的错误码，可能来自 GLM 或其前面的设备",
+            },
+            Both {
+                en: "other jobs show whose fault it is: if they are refused as well, look at glm.base_url, the proxy and the firewall; if they pass, at this job's prompt",
+                zh: "其他任务会说明原因：如果也被拒绝，请检查 glm.base_url、代理和防火墙；如果通过，请检查该任务的提示词",
+            },
         ),
         FailureClass::DuplicateRequest => (
-            "the request_id was used before",
-            "the lane sends it again under another one by itself",
+            Both {
+                en: "the request_id was used before",
+                zh: "该 request_id 已被使用",
+            },
+            Both {
+                en: "the lane sends it again under another one by itself",
+                zh: "通道会自动换一个重新发送",
+            },
         ),
         FailureClass::ForeignAnswer => (
-            "an answer that belongs to another call",
-            "look for a proxy or relay between here and GLM that mixes up answers; glm.reuse = \"echoed\" keeps connections apart",
+            Both {
+                en: "an answer that belongs to another call",
+                zh: "回答属于另一次调用",
+            },
+            Both {
+                en: "look for a proxy or relay between here and GLM that mixes up answers; glm.reuse = \"echoed\" keeps connections apart",
+                zh: "请检查本机与 GLM 之间是否有代理或中转串了回答；glm.reuse = \"echoed\" 可分开连接",
+            },
         ),
     }
 }
@@ -209,8 +329,10 @@ static SHIPPED: LazyLock<ErrorTable> = LazyLock::new(|| {
     let own = OWN.map(|(code, class, meaning)| ErrorRow {
         code: code.to_owned(),
         http_status: None,
-        meaning: meaning.to_owned(),
+        meaning: meaning.en.to_owned(),
+        meaning_zh: meaning.zh.to_owned(),
         next: None,
+        next_zh: None,
         class: RowClass::Is(class),
         job: match code {
             // It may have been paid for.
@@ -260,14 +382,37 @@ impl ErrorTable {
         self.own.values()
     }
 
+    /// The row of a code, whoever states it.
+    fn any_row(&self, code: &str) -> Option<&ErrorRow> {
+        self.row(code).or_else(|| self.own_row(code))
+    }
+
     /// What a failure means and what to do about it, in English.
     #[must_use]
     pub fn explanation(&self, code: &str, class: FailureClass) -> String {
-        let row = self.row(code).or_else(|| self.own_row(code));
+        let row = self.any_row(code);
         let (meaning, next) = in_general(class);
-        let meaning = row.map_or(meaning, |row| row.meaning.as_str());
-        let next = row.and_then(|row| row.next.as_deref()).unwrap_or(next);
+        let meaning = row.map_or(meaning.en, |row| row.meaning.as_str());
+        let next = row.and_then(|row| row.next.as_deref()).unwrap_or(next.en);
         format!("{meaning}; {next}")
+    }
+
+    /// The same in Chinese.
+    #[must_use]
+    pub fn explanation_zh(&self, code: &str, class: FailureClass) -> String {
+        let row = self.any_row(code);
+        let (meaning, next) = in_general(class);
+        let meaning = row.map_or(meaning.zh, |row| row.meaning_zh.as_str());
+        let next = row
+            .and_then(|row| row.next_zh.as_deref())
+            .unwrap_or(next.zh);
+        format!("{meaning}；{next}")
+    }
+
+    /// The meaning of a code in Chinese.
+    #[must_use]
+    pub fn meaning_zh(&self, code: &str) -> Option<&str> {
+        self.any_row(code).map(|row| row.meaning_zh.as_str())
     }
 
     /// The meaning of each code in English, our own among them.
@@ -314,6 +459,24 @@ mod tests {
         }
         let row = table.own_row(code::TIMEOUT_TOTAL).unwrap();
         assert_eq!(row.failure_class(), Some(FailureClass::ServerTransient));
+    }
+
+    #[test]
+    fn every_code_and_every_class_is_explained_in_both_languages() {
+        let table = ErrorTable::shipped();
+        let han = |c: char| ('\u{4e00}'..='\u{9fff}').contains(&c);
+        for row in table.rows().chain(table.own_rows()) {
+            let is_chinese = row.meaning_zh.contains(han) && !row.meaning.contains(han);
+            assert!(is_chinese, "{}", row.code);
+            assert_eq!(row.next.is_some(), row.next_zh.is_some(), "{}", row.code);
+            assert!(row.next_zh.iter().all(|next| next.contains(han)));
+        }
+        for class in FailureClass::ALL {
+            assert!(!table.explanation("9999", class).contains(han), "{class}");
+            let explained = table.explanation_zh("9999", class);
+            let mut parts = explained.split('；');
+            assert!(parts.all(|part| part.contains(han)), "{explained}");
+        }
     }
 
     #[test]

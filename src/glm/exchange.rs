@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use futures_util::FutureExt as _;
+use onelane_actors::marks::Marks;
 use onelane_core::model::{Timeouts, code, limits};
 use reqwest::{Client, Request, Response, StatusCode, header::HeaderMap};
 use tokio::time::{Instant, Sleep};
@@ -74,10 +75,14 @@ pub(super) async fn exchange(
     client: &Client,
     request: Request,
     timeouts: Timeouts,
-    abort: &CancellationToken,
+    (abort, marks): (&CancellationToken, &Marks),
     live: Option<&mut impl Hears>,
 ) -> Ended {
-    let ended = run(client, request, timeouts, abort, live).await;
+    let gauge = Gauge::new(Instant::now(), span(timeouts.connect_ms));
+    let ended = run(client, request, timeouts, (abort, marks, &gauge), live).await;
+    if let Stage::Connected(at) = gauge.stage() {
+        marks.connected(at);
+    }
     let ended_in_the_middle = match &ended {
         Ended::Response(reply) => !matches!(reply.end, BodyEnd::Complete),
         // What never left is in the middle of nothing, and a kept connection that ended was ended by the server.
@@ -98,11 +103,10 @@ async fn run(
     client: &Client,
     request: Request,
     timeouts: Timeouts,
-    abort: &CancellationToken,
+    (abort, marks, gauge): (&CancellationToken, &Marks, &Arc<Gauge>),
     live: Option<&mut impl Hears>,
 ) -> Ended {
     let begun = Instant::now();
-    let gauge = Gauge::new(begun, span(timeouts.connect_ms));
     let mut bounds = Bounds {
         timeouts,
         total: begun + span(timeouts.total_ms),
@@ -128,7 +132,7 @@ async fn run(
                 Stage::Connecting => Ended::NotSent,
                 _ => Ended::Aborted,
             },
-            () = &mut timer => match bounds.headers(&gauge) {
+            () = &mut timer => match bounds.headers(gauge) {
                 Headers::Wait(until) => timer.as_mut().reset(until),
                 Headers::Late(timeout) => match bounds.look_on(timer.deadline(), &mut looked_on) {
                     Some(until) => timer.as_mut().reset(until),
@@ -137,6 +141,7 @@ async fn run(
             },
         }
     };
+    marks.answered(Instant::now());
     read(response, bounds, timer, abort, live).await
 }
 

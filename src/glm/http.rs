@@ -167,7 +167,7 @@ impl HttpGlm {
             request.headers_mut().insert(CONNECTION, close);
         }
         let url = request.url().clone();
-        match exchange(&client, request, timeouts, abort, live).await {
+        match exchange(&client, request, timeouts, (abort, &call.marks), live).await {
             Ended::Response(reply) if self.is_of_proxy(&reply, &url) => {
                 Sent::Failed(self.proxy_refuses(&url))
             }

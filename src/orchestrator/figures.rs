@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 
 use onelane_actors::ports::{CallFilter, CallPage, StatusCounts, UsageFilter};
 use onelane_actors::protocol::QueueMsg;
+use onelane_actors::relay::SoFar;
 use onelane_core::model::{
     CallOutcome, CallRecord, Cost, Currency, FailureClass, JobId, Nanos, Timestamp, UsageRow,
     limits,
@@ -73,11 +74,10 @@ impl Orchestrator {
             .await
     }
 
-    /// How many events of a job's streamed answer have come, about one a token, while it comes; `None`: it does not, or
-    /// is not streamed.
+    /// What has come of a job's streamed answer, while it comes; `None`: it does not, or is not streamed.
     #[must_use]
-    pub fn events_told(&self, id: JobId) -> Option<usize> {
-        self.inner.ports.relays.events(id)
+    pub fn so_far(&self, id: JobId) -> Option<SoFar> {
+        self.inner.ports.relays.so_far(id)
     }
 
     /// Jobs by status.

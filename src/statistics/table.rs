@@ -2,7 +2,7 @@
 
 use onelane_core::model::{Cost, Currency, FailureClass, SessionId};
 
-use super::{Percentiles, StatisticsRow, share_decimal};
+use super::{Percentiles, StatisticsRow, share_decimal, tenths_decimal};
 use crate::csv;
 
 /// The columns of amounts: the same whatever was paid in.
@@ -49,23 +49,40 @@ const COLUMNS: [Column; 15] = [
     }),
 ];
 
-const TIMES: [Column; 6] = [
+const TIMES: [Column; 11] = [
     ("unpricedCalls", |row| row.unpriced_calls.to_string()),
     ("averageResponseTime", |row| {
         row.average_response_time_ms.to_string()
     }),
-    ("p50", |row| time(row, |times| times.p50)),
-    ("p90", |row| time(row, |times| times.p90)),
-    ("p95", |row| time(row, |times| times.p95)),
-    ("p99", |row| time(row, |times| times.p99)),
+    ("p50", |row| time(row.percentiles, |times| times.p50)),
+    ("p90", |row| time(row.percentiles, |times| times.p90)),
+    ("p95", |row| time(row.percentiles, |times| times.p95)),
+    ("p99", |row| time(row.percentiles, |times| times.p99)),
+    ("firstToken.p50", |row| {
+        time(row.first_token, |times| times.p50)
+    }),
+    ("firstToken.p90", |row| {
+        time(row.first_token, |times| times.p90)
+    }),
+    ("firstToken.p95", |row| {
+        time(row.first_token, |times| times.p95)
+    }),
+    ("firstToken.p99", |row| {
+        time(row.first_token, |times| times.p99)
+    }),
+    ("tokensPerSecond", |row| {
+        row.tokens_per_second_e1
+            .map(tenths_decimal)
+            .unwrap_or_default()
+    }),
 ];
 
 fn name(name: &Option<String>) -> String {
     csv::text(name.as_deref().unwrap_or_default()).into_owned()
 }
 
-fn time(row: &StatisticsRow, which: fn(&Percentiles) -> u64) -> String {
-    let time = row.percentiles.as_ref().map(which);
+fn time(times: Option<Percentiles>, which: fn(&Percentiles) -> u64) -> String {
+    let time = times.as_ref().map(which);
     time.map(|ms| ms.to_string()).unwrap_or_default()
 }
 
@@ -99,7 +116,7 @@ pub(crate) fn csv_row(row: &StatisticsRow) -> String {
 #[cfg(test)]
 mod tests {
     use onelane_actors::ports::UsageFilter;
-    use onelane_core::model::{Calendar, Day, Nanos, Usage, UsageKey, UsageRow};
+    use onelane_core::model::{Calendar, Day, Nanos, Speed, Usage, UsageKey, UsageRow};
     use serde_json::{Value, json};
 
     use super::*;
@@ -172,6 +189,7 @@ mod tests {
                 "totalCost": 0.300_000_003, "currency": "CNY",
                 "costs": [{"cost": 0.300_000_003, "currency": "CNY"}],
                 "unpricedCalls": 0, "averageResponseTime": 50, "percentiles": null,
+                "firstToken": null, "tokensPerSecond": null,
                 "cachedShare": 0.4, "failuresByClass": {},
                 "createdAt": "2026-11-23T00:00:00.000Z",
             })
@@ -227,6 +245,11 @@ mod tests {
         let cost = [(Currency::Usd, 9_007_199_254_740_993)];
         let mut row = row("2026-11-23", "a, \"b\"", "u", &cost);
         row.response_times.record(7);
+        row.first_tokens.record(5);
+        row.speed = Speed {
+            tokens: 25,
+            ms: 2_000,
+        };
         row.failure_classes.insert(FailureClass::Throttle, 1);
         let text = to_csv(&statistics(&[row], None));
         let lines: Vec<&str> = text.split_terminator("\r\n").collect();
@@ -235,11 +258,12 @@ mod tests {
             [
                 "date,model,userId,keyId,session,totalCalls,successfulCalls,failedCalls,cancelledCalls,totalTokens,promptTokens,\
                  completionTokens,cachedTokens,reasoningTokens,cachedShare,totalCost.CNY,totalCost.USD,\
-                 totalCost.POINTS,unpricedCalls,averageResponseTime,p50,p90,p95,p99,failed.throttle,failed.overload,\
+                 totalCost.POINTS,unpricedCalls,averageResponseTime,p50,p90,p95,p99,firstToken.p50,\
+                 firstToken.p90,firstToken.p95,firstToken.p99,tokensPerSecond,failed.throttle,failed.overload,\
                  failed.quota_window,failed.operator_fatal,failed.request_fatal,\
                  failed.server_transient,failed.unreachable,failed.unattributed,failed.duplicate_request,failed.foreign_answer",
                 "2026-11-23,\"a, \"\"b\"\"\",,,,3,2,1,0,30,10,20,4,5,0.4000,,9007199.254740993,,\
-                 0,50,7,7,7,7,1,0,0,0,0,0,0,0,0,0",
+                 0,50,7,7,7,7,5,5,5,5,12.5,1,0,0,0,0,0,0,0,0,0",
             ]
         );
         assert!(

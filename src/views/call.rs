@@ -3,8 +3,8 @@
 use std::borrow::Cow;
 
 use onelane_core::model::{
-    Billing, CallOutcome, CallRecord, Currency, Failure, JobId, Nanos, PassedHeaders, PriceUsed,
-    SessionId, Substitution, Timestamp, Usage, amount,
+    Billing, CallOutcome, CallRecord, Currency, Failure, JobId, Nanos, Parts, PassedHeaders,
+    PriceUsed, SessionId, Substitution, Timestamp, Usage, amount,
 };
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::Serialize;
@@ -40,6 +40,9 @@ pub(crate) struct CallView {
     substitution: Option<Substitution>,
     request: RequestView,
     response: ResponseView,
+    /// Where its time went, in milliseconds, as far as that is known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    parts: Option<PartsView>,
     /// `null` when nothing was billed or the cost is unknown.
     #[serde(serialize_with = "amount::optional")]
     #[schemars(with = "Option<f64>")]
@@ -119,10 +122,24 @@ struct ResponseView {
     usage: Usage,
 }
 
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "CallParts")]
+struct PartsView {
+    #[serde(flatten)]
+    parts: Parts,
+    /// From the first token to the end.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    decode: Option<u64>,
+}
+
 impl CallView {
     /// The view of an attempt. `excerpt` is of its job, if that is still there.
     pub(crate) fn new(call: CallRecord, excerpt: Option<&Excerpt>) -> Self {
         let unpriced = call.is_unpriced();
+        let parts = (!call.parts.is_nothing()).then(|| PartsView {
+            parts: call.parts,
+            decode: call.decode_ms(),
+        });
         let model = call.model.clone();
         let success = call.outcome == CallOutcome::Completed;
         // The one attempt that succeeded brought the answer that the job has.
@@ -154,6 +171,7 @@ impl CallView {
                 tokens_used: call.usage.total_tokens,
                 usage: call.usage,
             },
+            parts,
             cost: call.cost.map(|cost| cost.nanos),
             currency: call.cost.map(|cost| cost.currency),
             unpriced,

@@ -56,6 +56,7 @@ mod money;
 mod operators;
 mod order;
 mod pacing;
+mod parts;
 mod passed;
 mod process;
 mod restarts;

@@ -22,7 +22,7 @@ mod store;
 mod surroundings;
 mod tasks;
 mod tls;
-mod webhooks;
+pub(crate) mod webhooks;
 
 use std::process::Command;
 

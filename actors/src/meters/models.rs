@@ -2,12 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
 
 use metrics::{Counter, Histogram, Recorder};
 use onelane_core::model::{CallOutcome, CallRecord, Currency, limits};
 
 use super::table::{self, OTHER};
-use super::{counter, histogram};
+use super::{counter, histogram, seconds};
 
 /// What is counted of a model.
 pub(super) struct Model {
@@ -46,6 +47,9 @@ impl Model {
         if call.outcome == CallOutcome::Completed {
             self.response.record(took);
         }
+        if let Some(ms) = call.parts.first_token_ms {
+            self.first_token.record(seconds(Duration::from_millis(ms)));
+        }
         let usage = &call.usage;
         self.prompt.increment(usage.prompt_tokens);
         self.cached.increment(usage.cached_tokens);
@@ -62,10 +66,6 @@ impl Model {
             };
             counter.increment(u64::try_from(cost.nanos).unwrap_or(0));
         }
-    }
-
-    pub(super) fn first_token(&self, after: f64) {
-        self.first_token.record(after);
     }
 }
 

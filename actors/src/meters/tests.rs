@@ -102,6 +102,7 @@ fn call(n: u64) -> (Job, CallRecord) {
         prompt_tokens: 3,
         ..Usage::default()
     };
+    call.parts.first_token_ms = Some(n);
     call.cost = Some(Cost {
         nanos: 7,
         currency: match n % 3 {
@@ -126,7 +127,6 @@ fn a_hundred_thousand_users_and_a_thousand_models_stay_below_the_stated_bound() 
         let (job, call) = call(n);
         meters.submitted(1);
         meters.settled(&call, Some(&job));
-        meters.first_token(&call.model, Duration::from_millis(n));
     }
     let gauges = table::ALL.iter().filter(|meter| meter.kind == Kind::Gauge);
     for meter in gauges.filter(|meter| meter.labels.len() == 1) {

@@ -42,8 +42,9 @@ use crate::ports::{
 };
 use onelane_core::model::{
     Admission, Applied, AttemptNo, AttemptPhase, BreakerSnapshot, BreakerState, CallOutcome, Day,
-    Dispatch, Failure, Hold, HoldKind, Job, JobStatus, NewJob, Next, NotAdmitted, Pause, Received,
-    Refusal, Request, SchedulerState, Seq, Timestamp, Transition, UsageRow, Wait, code, limits,
+    Dispatch, Failure, Hold, HoldKind, Job, JobStatus, NewJob, Next, NotAdmitted, Parts, Pause,
+    Received, Refusal, Request, SchedulerState, Seq, Speed, Timestamp, Transition, UsageRow, Wait,
+    code, limits,
 };
 
 /// Makes a `#[test]` of each promise. The argument is a function that makes a fresh place for a
@@ -80,6 +81,7 @@ macro_rules! store_contract {
             the_call_log_is_newest_first_and_filtered
             a_page_of_the_call_log_looks_at_so_many_rows
             usage_equals_the_call_log
+            the_parts_of_an_attempt_stay_with_it_and_are_summed_up
             a_job_waits_for_all_that_it_runs_after
             a_job_after_completed_ones_is_free_at_once
             a_job_after_what_will_not_be_completed_is_refused
@@ -1066,6 +1068,47 @@ pub fn the_call_log_is_newest_first_and_filtered<S: Store>(open: Open<'_, S>) {
         },
         &[],
     );
+}
+
+/// What is known of where an attempt's time went is kept, and summed up with its answer.
+pub fn the_parts_of_an_attempt_stay_with_it_and_are_summed_up<S: Store>(open: Open<'_, S>) {
+    let parts = Parts {
+        staged_ms: Some(7),
+        commit_ms: None,
+        connect_ms: Some(0),
+        first_byte_ms: Some(200),
+        first_token_ms: Some(250),
+    };
+    let store = open();
+    for n in 1..=2 {
+        let response = sample::answer(20);
+        let mut settlement = sample::settle(20 + n, 1, Next::Completed { response });
+        // The other is not streamed, and nothing was measured of it.
+        settlement.call.parts = if n == 1 { parts } else { Parts::default() };
+        let ends = Transition::Settle(Box::new(settlement));
+        done(
+            &store,
+            &[sample::insert(20 + n), sample::start(20 + n), ends],
+        );
+    }
+    drop(store);
+
+    let store = open();
+    let calls = store.calls(&CallFilter::default(), None, 10).unwrap().calls;
+    assert_eq!(calls[1].parts, parts);
+    assert_eq!(calls[1].decode_ms(), Some(750));
+    assert!(calls[0].parts.is_nothing());
+    let rows = store.usage(&UsageFilter::default()).unwrap();
+    let [row] = rows.as_slice() else {
+        panic!("{rows:?}")
+    };
+    assert_eq!(row.first_tokens.count(), 1);
+    let speed = Speed {
+        tokens: 20,
+        ms: 750,
+    };
+    assert_eq!(row.speed, speed, "the tokens behind the first");
+    assert_eq!(row.response_times.count(), 2);
 }
 
 /// The aggregates are the sums over the log, by day, model and user, in that order.

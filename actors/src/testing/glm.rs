@@ -350,6 +350,7 @@ pub fn glm_call(n: u64, attempt: u32, request: Request) -> GlmCall {
         relay: None,
         headers: Default::default(),
         call_ids: Default::default(),
+        marks: Default::default(),
         reuse: Reuse::default(),
         session: None,
         issued: Issued::default(),

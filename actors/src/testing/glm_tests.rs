@@ -24,6 +24,7 @@ fn call(n: u64, model: &str) -> GlmCall {
         relay: None,
         headers: Default::default(),
         call_ids: Default::default(),
+        marks: Default::default(),
         reuse: Reuse::default(),
         session: None,
     }

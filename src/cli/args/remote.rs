@@ -202,26 +202,10 @@ pub(crate) struct TailCallsArgs {
     pub(crate) limit: Option<u64>,
 }
 
-#[derive(Debug, Clone, Default, Args)]
+#[derive(Debug, Args)]
 pub(crate) struct UsageArgs {
-    /// First day, YYYY-MM-DD [default: 30 days up to the last; 7 where sessions are asked for]
-    #[arg(long, value_name = "DAY")]
-    pub(crate) start: Option<String>,
-    /// Last day, inclusive, in the zone of money.zone [default: today]
-    #[arg(long, value_name = "DAY")]
-    pub(crate) end: Option<String>,
-    /// Calls of this model alone
-    #[arg(long, value_name = "MODEL")]
-    pub(crate) model: Option<String>,
-    /// Calls of this user alone
-    #[arg(long, value_name = "USER")]
-    pub(crate) user: Option<String>,
-    /// Calls of this session alone
-    #[arg(long, value_name = "SESSION")]
-    pub(crate) session: Option<String>,
-    /// A row for each: day or month, model, user, key, session, with commas between; or none [default: day,model]
-    #[arg(long, value_name = "NAMES")]
-    pub(crate) group_by: Option<String>,
+    #[command(flatten)]
+    pub(crate) sums: super::SumsArgs,
     /// As CSV
     #[arg(long)]
     pub(crate) csv: bool,

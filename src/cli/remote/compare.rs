@@ -12,7 +12,8 @@ use serde_json::{Map, Value, json};
 
 use super::client::{Daemon, Query};
 use super::money::{self, Cost};
-use super::nouns::Statistics;
+use super::nouns::{Percentiles, Statistics, UsageRow};
+use super::usage::per_second;
 use super::words::seconds;
 use crate::cli::args::remote::{CompareArgs, CompareFormat};
 use crate::cli::exit::{CliError, Exit};
@@ -38,8 +39,6 @@ const OURS: [&str; 12] = [
 #[derive(Debug, Clone, Copy, Default)]
 struct Seen {
     total_ms: f64,
-    /// `None`: no token came.
-    first_ms: Option<f64>,
     tokens: u64,
     failed: bool,
 }
@@ -54,7 +53,8 @@ struct OfModel {
     /// Of answers: half of them took no longer.
     latency_p50: Option<f64>,
     latency_p90: Option<f64>,
-    first_token_p50: Option<f64>,
+    /// As the statistics have it, as the next one.
+    first_token: Option<Percentiles>,
     tokens_per_second: Option<f64>,
     completion_tokens: u64,
     #[serde(skip)]
@@ -63,6 +63,12 @@ struct OfModel {
     cost: String,
     #[serde(skip)]
     unpriced: u64,
+}
+
+impl OfModel {
+    fn first_token_p50(&self) -> Option<f64> {
+        self.first_token.map(|times| times.p50 as f64)
+    }
 }
 
 /// Asks all models, the prompts in turn, and tells what each showed. Ends with 1 when a call failed.
@@ -95,8 +101,7 @@ pub(super) async fn compare(
         let row = statistics
             .iter()
             .find(|row| row.model.as_deref() == Some(model));
-        let costs = row.map(|row| row.costs.clone()).unwrap_or_default();
-        summed(model, &seen, costs, row.map_or(0, |row| row.unpriced_calls))
+        summed(model, &seen, row)
     });
     let models: Vec<OfModel> = models.collect();
     let format = if json {
@@ -204,15 +209,6 @@ async fn call(
         if chunk.get("error").is_some() {
             break;
         }
-        let delta = |place: &str| {
-            let text = chunk.pointer(place).and_then(Value::as_str);
-            text.is_some_and(|text| !text.is_empty())
-        };
-        let is_token =
-            delta("/choices/0/delta/content") || delta("/choices/0/delta/reasoning_content");
-        if is_token && seen.first_ms.is_none() {
-            seen.first_ms = Some(began.elapsed().as_secs_f64() * 1_000.0);
-        }
         let tokens = chunk
             .pointer("/usage/completion_tokens")
             .and_then(Value::as_u64);
@@ -223,26 +219,19 @@ async fn call(
     Ok(seen)
 }
 
-fn summed(model: &str, seen: &[Seen], costs: Vec<Cost>, unpriced: u64) -> OfModel {
+fn summed(model: &str, seen: &[Seen], books: Option<&UsageRow>) -> OfModel {
     let answered: Vec<&Seen> = seen.iter().filter(|seen| !seen.failed).collect();
     let mut totals: Vec<f64> = answered.iter().map(|seen| seen.total_ms).collect();
-    let mut firsts: Vec<f64> = answered.iter().filter_map(|seen| seen.first_ms).collect();
-    // The time behind the first token is that of the others.
-    let decoding = answered.iter().filter_map(|seen| {
-        let ms = seen.total_ms - seen.first_ms?;
-        (seen.tokens > 1 && ms > 0.0).then_some((seen.tokens - 1, ms))
-    });
-    let (tokens, ms) = decoding.fold((0, 0.0), |(tokens, ms), (more, took)| {
-        (tokens + more, ms + took)
-    });
+    let costs = books.map(|row| row.costs.clone()).unwrap_or_default();
+    let unpriced = books.map_or(0, |row| row.unpriced_calls);
     OfModel {
         model: model.to_owned(),
         calls: seen.len(),
         failed: seen.len() - answered.len(),
         latency_p50: quantile(&mut totals, 0.5),
         latency_p90: quantile(&mut totals, 0.9),
-        first_token_p50: quantile(&mut firsts, 0.5),
-        tokens_per_second: (ms > 0.0).then(|| tokens as f64 * 1_000.0 / ms),
+        first_token: books.and_then(|row| row.first_token),
+        tokens_per_second: books.and_then(|row| row.tokens_per_second),
         completion_tokens: answered.iter().map(|seen| seen.tokens).sum(),
         cost: money::costs(&costs, unpriced),
         costs,
@@ -266,9 +255,8 @@ fn text(models: &[OfModel], prompts: usize) -> String {
             of.failed.to_string(),
             told(of.latency_p50),
             told(of.latency_p90),
-            told(of.first_token_p50),
-            of.tokens_per_second
-                .map_or_else(|| "-".to_owned(), |rate| format!("{rate:.1}")),
+            told(of.first_token_p50()),
+            per_second(of.tokens_per_second),
             of.cost.clone(),
         ]
     };
@@ -282,7 +270,7 @@ fn text(models: &[OfModel], prompts: usize) -> String {
         unpriced += of.unpriced;
     }
     format!(
-        "{}\n{} each, {}; times are those of a caller, with what the queue adds",
+        "{}\n{} each, {}; P50 and P90 are a caller's, with what the queue adds",
         fitting(head, &rows),
         counted(prompts as u64, "prompt", "prompts"),
         money::costs(&sum, unpriced)
@@ -311,7 +299,7 @@ fn svg(models: &[OfModel]) -> String {
             escaped(&of.model)
         ));
         let bars = [
-            ("first token", of.first_token_p50, "#4c9be8"),
+            ("first token", of.first_token_p50(), "#4c9be8"),
             ("p50", of.latency_p50, "#2f6f4f"),
             ("p90", of.latency_p90, "#b8860b"),
         ];
@@ -346,7 +334,6 @@ mod tests {
     fn what_failed_is_counted_and_is_in_no_time() {
         let answered = |total_ms: f64| Seen {
             total_ms,
-            first_ms: Some(100.0),
             tokens: 11,
             failed: false,
         };
@@ -354,18 +341,23 @@ mod tests {
             failed: true,
             ..Seen::default()
         };
+        let books = json!({"totalCalls": 3, "failedCalls": 1, "totalTokens": 36, "promptTokens": 14,
+            "cachedTokens": 0, "costs": [], "unpricedCalls": 1, "averageResponseTime": 1_600,
+            "percentiles": null, "tokensPerSecond": 6.7,
+            "firstToken": {"p50": 100, "p90": 100, "p95": 100, "p99": 111}});
+        let books: UsageRow = serde_json::from_value(books).unwrap();
         let of = summed(
             "glm-5",
             &[answered(1_100.0), failed, answered(2_100.0)],
-            Vec::new(),
-            1,
+            Some(&books),
         );
         assert_eq!((of.calls, of.failed), (3, 1));
         assert_eq!(
             (of.latency_p50, of.latency_p90),
             (Some(1_100.0), Some(2_100.0))
         );
-        assert_eq!(of.tokens_per_second, Some(20.0 * 1_000.0 / 3_000.0));
+        assert_eq!(of.tokens_per_second, Some(6.7));
+        assert_eq!(of.first_token_p50(), Some(100.0));
         assert_eq!(of.cost, "1 unpriced");
         assert!(svg(&[of]).contains("glm-5"));
     }

@@ -1,12 +1,15 @@
-//! `onelane config get` and `set`: the settings in force in a running daemon.
+//! `onelane config get`, `set` and `history`: the settings in force in a running daemon, and who changed them.
 
-use serde::Deserialize;
+use onelane::model::Timestamp;
+use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
 use super::client::{Daemon, Query};
+use super::words::{ago, now};
+use crate::cli::args::HistoryArgs;
 use crate::cli::exit::{CliError, Exit};
-use crate::cli::table::fitting_columns;
+use crate::cli::table::{fitting, fitting_columns};
 
 /// Settings that are told where a name is none.
 const NEAR_TOLD: usize = 3;
@@ -93,6 +96,121 @@ pub(crate) async fn get(key: Option<&str>, daemon: &Daemon, json: bool) -> Resul
         rows => crate::cli::say(&fitting_columns(rows))?,
     }
     Ok(Exit::Done)
+}
+
+/// The order by which settings change, as the audit list has it.
+const CHANGES: &str = "PUT /api/admin/glm/config";
+/// Orders of a look at the audit list.
+const LOOKED_AT: usize = 500;
+
+/// A page of the audit list, its orders as they came.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct AuditPage {
+    audit: Vec<Box<RawValue>>,
+    next_cursor: Option<String>,
+}
+
+/// An order, as far as changes are told of.
+#[derive(Deserialize)]
+struct Order {
+    id: String,
+    at: Timestamp,
+    by: String,
+    from: String,
+    what: String,
+    outcome: String,
+    #[serde(default)]
+    detail: Value,
+}
+
+/// Changes of settings, newest first.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct History {
+    history: Vec<Box<RawValue>>,
+    next_cursor: Option<String>,
+}
+
+/// Tells who changed which settings when.
+pub(crate) async fn history(
+    args: &HistoryArgs,
+    daemon: &Daemon,
+    json: bool,
+) -> Result<Exit, CliError> {
+    let limit = args.limit.max(1);
+    let (mut cursor, mut found, mut more) = (args.cursor.clone(), Vec::new(), None);
+    'pages: loop {
+        let query = Query::default()
+            .with("limit", LOOKED_AT)
+            .maybe("cursor", cursor.as_ref());
+        let answer = daemon.get("/api/admin/glm/audit", &query).await?;
+        let page: AuditPage = answer.read()?;
+        for raw in page.audit {
+            let order: Order = serde_json::from_str(raw.get()).map_err(|error| {
+                let problem = format!("an order is not what this version knows: {error}");
+                CliError::new(Exit::NoDaemon, problem)
+            })?;
+            if order.what != CHANGES || order.outcome != "done" {
+                continue;
+            }
+            if found.len() == limit {
+                more = found.last().map(|(last, _): &(Order, _)| last.id.clone());
+                break 'pages;
+            }
+            found.push((order, raw));
+        }
+        cursor = page.next_cursor;
+        if cursor.is_none() {
+            break;
+        }
+    }
+    let (orders, history): (Vec<Order>, Vec<_>) = found.into_iter().unzip();
+    let told = History {
+        history,
+        next_cursor: more,
+    };
+    crate::cli::answer(json, &told, |told| {
+        changes(&orders, told.next_cursor.as_deref())
+    })?;
+    Ok(Exit::Done)
+}
+
+/// Changes as a table: a row for each setting.
+fn changes(orders: &[Order], more: Option<&str>) -> String {
+    if orders.is_empty() {
+        return "no setting was changed".to_owned();
+    }
+    let now = now();
+    let row = |order: &Order, name: &str, change: &Value| {
+        let side = |side: &str| match change.get(side) {
+            Some(value) => shown(value),
+            // Masked, and so alike before and after.
+            None => "-".to_owned(),
+        };
+        [
+            ago(order.at, now),
+            format!("{} ({})", order.by, order.from),
+            name.to_owned(),
+            side("before"),
+            side("after"),
+        ]
+    };
+    let mut rows = Vec::new();
+    for order in orders {
+        match order.detail.as_object().filter(|detail| !detail.is_empty()) {
+            Some(detail) => {
+                rows.extend(detail.iter().map(|(name, change)| row(order, name, change)))
+            }
+            // What it was is too long, or it changed nothing.
+            None => rows.push(row(order, "-", &Value::Null)),
+        }
+    }
+    let mut out = fitting(["WHEN", "WHO", "SETTING", "BEFORE", "AFTER"], &rows);
+    if let Some(more) = more {
+        out.push_str(&format!("\nmore: --cursor {more}"));
+    }
+    out
 }
 
 /// A value for a person.

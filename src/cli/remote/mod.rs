@@ -40,7 +40,7 @@ mod words;
 
 pub(crate) use batches::batch;
 pub(crate) use client::Daemon;
-pub(crate) use config::{get as get_setting, set as set_setting};
+pub(crate) use config::{get as get_setting, history as setting_history, set as set_setting};
 pub(crate) use doctor::doctor;
 pub(crate) use keys::keys;
 pub(crate) use owner::{Owner, owner, post};

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use onelane::model::{Currency, Timestamp};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use super::money::{Amount, Cost, Exact};
@@ -264,11 +264,16 @@ pub(super) struct UsageRow {
     pub(super) unpriced_calls: u64,
     pub(super) average_response_time: u64,
     pub(super) percentiles: Option<Percentiles>,
+    pub(super) first_token: Option<Percentiles>,
+    pub(super) tokens_per_second: Option<f64>,
 }
 
-#[derive(Debug, Clone, Copy, Deserialize)]
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 pub(super) struct Percentiles {
+    pub(super) p50: u64,
+    pub(super) p90: u64,
     pub(super) p95: u64,
+    pub(super) p99: u64,
 }
 
 #[derive(Debug, Deserialize)]

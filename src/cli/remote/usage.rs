@@ -4,29 +4,43 @@ use onelane::words::counted;
 
 use super::client::{Daemon, Query};
 use super::money;
-use super::nouns::{Statistics, UsageRow};
+use super::nouns::{Percentiles, Statistics, UsageRow};
 use super::status::share;
 use super::words::{grouped, seconds};
 use crate::cli::args::remote::UsageArgs;
-use crate::cli::args::{StatsArgs, StatsFormat};
+use crate::cli::args::{StatsArgs, StatsFormat, SumsArgs};
 use crate::cli::exit::{CliError, Exit};
 use crate::cli::table::fitting;
 
 /// `onelane usage`.
 pub(super) async fn usage(args: &UsageArgs, daemon: &Daemon, json: bool) -> Result<Exit, CliError> {
+    summed(&args.sums, args.csv, daemon, json).await
+}
+
+/// `onelane stats`, asked of a daemon.
+pub(crate) async fn stats(args: &StatsArgs, daemon: &Daemon, json: bool) -> Result<Exit, CliError> {
+    let json = match args.format {
+        Some(format) => format == StatsFormat::Json,
+        None => json,
+    };
+    let csv = args.format == Some(StatsFormat::Csv);
+    summed(&args.sums, csv, daemon, json).await
+}
+
+async fn summed(sums: &SumsArgs, csv: bool, daemon: &Daemon, json: bool) -> Result<Exit, CliError> {
     let query = Query::default()
-        .maybe("startDate", args.start.as_ref())
-        .maybe("endDate", args.end.as_ref())
-        .maybe("model", args.model.as_ref())
-        .maybe("userId", args.user.as_ref())
-        .maybe("session", args.session.as_ref())
-        .maybe("groupBy", args.group_by.as_ref());
-    let query = match args.csv {
+        .maybe("startDate", sums.start.as_ref())
+        .maybe("endDate", sums.end.as_ref())
+        .maybe("model", sums.model.as_ref())
+        .maybe("userId", sums.user.as_ref())
+        .maybe("session", sums.session.as_ref())
+        .maybe("groupBy", sums.group_by.as_ref());
+    let query = match csv {
         true => query.with("format", "csv"),
         false => query,
     };
     let answer = daemon.get("/api/admin/glm/statistics", &query).await?;
-    if args.csv {
+    if csv {
         crate::cli::print(&answer.text)?;
         return Ok(Exit::Done);
     }
@@ -34,43 +48,11 @@ pub(super) async fn usage(args: &UsageArgs, daemon: &Daemon, json: bool) -> Resu
     Ok(Exit::Done)
 }
 
-/// `onelane stats`, asked of a daemon.
-pub(crate) async fn stats(args: &StatsArgs, daemon: &Daemon, json: bool) -> Result<Exit, CliError> {
-    let asked = UsageArgs {
-        start: args.start.clone(),
-        end: args.end.clone(),
-        model: args.model.clone(),
-        user: args.user.clone(),
-        session: args.session.clone(),
-        group_by: args.group_by.clone(),
-        csv: args.format == Some(StatsFormat::Csv),
-    };
-    let json = match args.format {
-        Some(format) => format == StatsFormat::Json,
-        None => json,
-    };
-    usage(&asked, daemon, json).await
-}
-
 fn text(statistics: &Statistics) -> String {
     let rows = &statistics.statistics;
     if rows.is_empty() {
         return "no calls in that time".to_owned();
     }
-    let name = |row: &UsageRow| {
-        let parts = [
-            &row.date,
-            &row.model,
-            &row.user_id,
-            &row.key_id,
-            &row.session,
-        ];
-        let parts: Vec<&str> = parts.into_iter().flatten().map(String::as_str).collect();
-        match parts.is_empty() {
-            true => "all".to_owned(),
-            false => parts.join(" "),
-        }
-    };
     let cells = |name: String, row: &UsageRow| {
         let dash = || "-".to_owned();
         [
@@ -98,6 +80,10 @@ fn text(statistics: &Statistics) -> String {
         "OF", "CALLS", "FAILED", "TOKENS", "CACHED", "COST", "MEAN", "P95",
     ];
     let mut out = fitting(head, &lines);
+    if let Some(speeds) = speeds(rows) {
+        out.push_str("\n\n");
+        out.push_str(&speeds);
+    }
     if let Some(missing) = statistics.calls_not_in_log.filter(|missing| *missing > 0) {
         let calls = counted(missing, "call", "calls");
         out.push_str(&format!(
@@ -106,6 +92,48 @@ fn text(statistics: &Statistics) -> String {
         ));
     }
     out
+}
+
+/// What a row is about.
+fn name(row: &UsageRow) -> String {
+    let parts = [
+        &row.date,
+        &row.model,
+        &row.user_id,
+        &row.key_id,
+        &row.session,
+    ];
+    let parts: Vec<&str> = parts.into_iter().flatten().map(String::as_str).collect();
+    match parts.is_empty() {
+        true => "all".to_owned(),
+        false => parts.join(" "),
+    }
+}
+
+/// How long answers took to begin and how fast they came, of the rows in which that was measured.
+fn speeds(rows: &[UsageRow]) -> Option<String> {
+    let is_known = |row: &&UsageRow| row.first_token.is_some() || row.tokens_per_second.is_some();
+    let cells = |row: &UsageRow| {
+        let first = |which: fn(&Percentiles) -> u64| {
+            let ms = row.first_token.as_ref().map(which);
+            ms.map_or_else(|| "-".to_owned(), |ms| seconds(ms as f64))
+        };
+        [
+            name(row),
+            first(|times| times.p50),
+            first(|times| times.p90),
+            first(|times| times.p99),
+            per_second(row.tokens_per_second),
+        ]
+    };
+    let lines: Vec<_> = rows.iter().filter(is_known).map(cells).collect();
+    let head = ["OF", "FIRST TOKEN P50", "P90", "P99", "TOKENS/S"];
+    (!lines.is_empty()).then(|| fitting(head, &lines))
+}
+
+/// Tokens a second.
+pub(super) fn per_second(rate: Option<f64>) -> String {
+    rate.map_or_else(|| "-".to_owned(), |rate| format!("{rate:.1}"))
 }
 
 fn total(rows: &[UsageRow]) -> Option<UsageRow> {

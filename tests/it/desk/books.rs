@@ -4,11 +4,13 @@
 use onelane::config::{BudgetSection, ServerSection};
 use onelane::orchestrator::Orchestrator;
 use onelane::simulator::{ErrorFault, Fault, Rule};
+use onelane::webhooks::{EndpointSettings, SigningKeys};
 use reqwest::Method;
 use serde_json::json;
 
 use super::browser::{ADMIN, Browser, VIEWER, desk, open_desk, with_tokens};
 use crate::batches_http::{form_of, lines};
+use crate::process::webhooks::{OPS_SECRET, Receiver};
 use crate::support::api::{Api, Reply};
 use crate::support::http::{HttpLane, stop, until, until_completed, until_held, until_idle};
 
@@ -518,6 +520,72 @@ async fn every_section_of_the_settings_is_small_and_says_where_values_come_from(
         );
         assert!(section.text.contains("default") || section.text.contains("program"));
     }
+    stop(lane, 1_000).await;
+}
+
+/// With an endpoint of webhooks, which answers as it is told.
+async fn with_receiver() -> (HttpLane, Orchestrator, Api, Receiver) {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let receiver = Receiver::serve(listener);
+    let mut world = HttpLane::new();
+    world.config.webhooks.callbacks.allow_http = true;
+    world.config.webhooks.callbacks.allow_private = true;
+    let endpoint = EndpointSettings {
+        url: format!("http://{address}/ops"),
+        secret: SigningKeys::parse(OPS_SECRET).ok(),
+        secret_file: None,
+        events: vec!["alert.raised".to_owned()],
+    };
+    let endpoints = &mut world.config.webhooks.endpoints;
+    endpoints.insert("ops".to_owned(), endpoint);
+    let lane = world.start().await;
+    let api = Api::serve_desk(&lane, served()).await;
+    (world, lane, api, receiver)
+}
+
+async fn until_shown(browser: &Browser, path: &str, word: &str) -> Reply {
+    until(word, async || page(browser, path).await.text.contains(word)).await;
+    page(browser, path).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_test_notice_is_sent_from_its_page_shown_with_its_tries_and_sent_again() {
+    const ALERTS: &str = "/desk/alerts";
+    let (_world, lane, api, receiver) = with_receiver().await;
+    let mut browser = Browser::of(&api);
+    let first = page(&browser, ALERTS).await;
+    tells(
+        &first,
+        &[">ops</a>", "Nothing was told.", "/desk/alerts/test"],
+    );
+    browser.token = Some(first.form_token());
+    let back = [("back", ALERTS)];
+    // Who answers 410 wants no more: a delivery is given up at once.
+    receiver.answers(410);
+    let sent = browser.post("/desk/alerts/test", &back).await;
+    assert_eq!(sent.status, 303, "{sent:?}");
+    assert!(sent.header("location").contains("note=tested"), "{sent:?}");
+    let given_up = until_shown(&browser, ALERTS, "HTTP 410").await;
+    tells(&given_up, &["webhook.test", "given up", "(1)"]);
+    assert_eq!(receiver.taken().len(), 1);
+    let again = given_up.attributes("action");
+    let again = again
+        .iter()
+        .find(|to| to.starts_with("/desk/alerts/redeliver/"))
+        .map(|to| (*to).to_owned());
+    receiver.answers(204);
+    let path = again.expect("a delivery can be sent again");
+    let sent = browser.post(&path, &back).await;
+    assert!(sent.header("location").contains("note=redelivered"));
+    let delivered = until_shown(&browser, "/desk/alerts?status=delivered", "webhook.test").await;
+    tells(&delivered, &[">2</td>"]);
+    let taken = receiver.taken();
+    assert_eq!(taken.len(), 2, "one notice, sent twice");
+    assert_eq!(taken[0].json()["type"], "webhook.test");
+    assert_eq!(taken[0].id(), taken[1].id());
+    let refused = browser.post("/desk/alerts/redeliver/nonsense", &back).await;
+    assert!((400..500).contains(&refused.status), "{refused:?}");
     stop(lane, 1_000).await;
 }
 

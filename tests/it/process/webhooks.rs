@@ -14,26 +14,26 @@ use super::{serve, simulator};
 use crate::common::{Http, Place, Running, until};
 
 const CALLBACK_SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
-const OPS_SECRET: &str = "whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD";
+pub(crate) const OPS_SECRET: &str = "whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD";
 
 /// What a receiver was sent.
 #[derive(Debug, Clone)]
-pub(super) struct Message {
+pub(crate) struct Message {
     path: String,
     headers: HeaderMap,
     body: Vec<u8>,
 }
 
 impl Message {
-    fn id(&self) -> &str {
+    pub(crate) fn id(&self) -> &str {
         self.headers["webhook-id"].to_str().unwrap()
     }
 
-    pub(super) fn text(&self) -> String {
+    pub(crate) fn text(&self) -> String {
         String::from_utf8(self.body.clone()).unwrap()
     }
 
-    fn json(&self) -> Value {
+    pub(crate) fn json(&self) -> Value {
         serde_json::from_slice(&self.body).unwrap()
     }
 
@@ -48,13 +48,13 @@ impl Message {
 }
 
 /// A receiver. While it answers 503 it takes messages, but not responsibility.
-pub(super) struct Receiver {
+pub(crate) struct Receiver {
     taken: Arc<Mutex<Vec<Message>>>,
     status: Arc<Mutex<u16>>,
 }
 
 impl Receiver {
-    pub(super) fn serve(listener: TcpListener) -> Self {
+    pub(crate) fn serve(listener: TcpListener) -> Self {
         let receiver = Self {
             taken: Arc::default(),
             status: Arc::new(Mutex::new(204)),
@@ -73,11 +73,11 @@ impl Receiver {
         receiver
     }
 
-    fn answers(&self, status: u16) {
+    pub(crate) fn answers(&self, status: u16) {
         *self.status.lock().unwrap() = status;
     }
 
-    pub(super) fn taken(&self) -> Vec<Message> {
+    pub(crate) fn taken(&self) -> Vec<Message> {
         self.taken.lock().unwrap().clone()
     }
 }

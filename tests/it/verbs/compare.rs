@@ -6,7 +6,7 @@ use super::World;
 
 #[test]
 fn the_same_prompts_go_to_every_model_and_what_each_showed_is_told() {
-    let world = World::start();
+    let world = World::with_latency(40);
     world.place.write(
         "prompts.jsonl",
         "{\"prompt\": \"one\", \"id\": \"a\"}\n{\"messages\": [{\"role\": \"user\", \"content\": \"two\"}], \"temperature\": 0.2}\n",
@@ -22,9 +22,22 @@ fn the_same_prompts_go_to_every_model_and_what_each_showed_is_told() {
         (&of["model"], &of["calls"], &of["failed"]),
         (&"glm-5".into(), &2.into(), &0.into())
     );
+    assert!(of["latencyP90"].is_number(), "{of}");
+    let statistics = world.json("usage --group-by model")["statistics"].clone();
+    let books = statistics.as_array().unwrap();
+    let row = books.iter().find(|row| row["model"] == "glm-5").unwrap();
+    let fields = |row: &serde_json::Value| {
+        let fields = row["firstToken"].as_object().unwrap().keys();
+        fields.cloned().collect::<Vec<_>>()
+    };
+    assert_eq!(fields(of), ["p50", "p90", "p95", "p99"], "the same noun");
+    assert_eq!(fields(row), fields(of));
+    // Of an answer that comes at once nobody can say how fast it came.
+    assert!(of.get("tokensPerSecond").is_some() && row.get("tokensPerSecond").is_some());
+    let usage = world.told("usage --group-by model");
     assert!(
-        of["firstTokenP50"].is_number() && of["latencyP90"].is_number(),
-        "{of}"
+        usage.contains("FIRST TOKEN P50") && usage.contains("TOKENS/S"),
+        "{usage}"
     );
     assert_eq!(world.simulator.calls_of_prompt("two"), 4);
     let svg = world

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use crate::judge::{self, Blame, BreakerEffect, JobEffect, JudgeContext, LaneEffect, Sent};
 use crate::model::{
     AsyncTask, AttemptNo, AttemptPhase, CallOutcome, CallRecord, Day, Doubt, Due, Failure,
-    GlmOutcome, HoldKind, Job, JobEntry, JobId, Next, PassedHeaders, Received, Reserve, Settings,
-    Settlement, Substitution, Timestamp, Usage, code, limits, model_name,
+    GlmOutcome, HoldKind, Job, JobEntry, JobId, Next, Parts, PassedHeaders, Received, Reserve,
+    Settings, Settlement, Substitution, Timestamp, Usage, code, limits, model_name,
 };
 use crate::money::worst;
 
@@ -35,6 +35,8 @@ pub struct Finished {
     pub started_at: Timestamp,
     /// How long it took, in milliseconds, by a monotonic clock.
     pub response_time_ms: u64,
+    /// Where its time went.
+    pub parts: Parts,
     /// How it ended.
     pub outcome: Arc<GlmOutcome>,
 }
@@ -170,6 +172,7 @@ pub fn conclude(job: &Job, finished: &Finished, on: &SettleContext<'_>) -> Concl
     let mut call = CallRecord {
         endpoint: finished.endpoint.clone(),
         response_time_ms: finished.response_time_ms,
+        parts: finished.parts,
         call_ids: finished.call_ids.clone(),
         booked_on: booked_on(settings, now),
         ..CallRecord::of(job, attempt, CallOutcome::Completed, sent_at, now)
@@ -444,6 +447,7 @@ mod tests {
             task: None,
             started_at: sample::START,
             response_time_ms: 1,
+            parts: Parts::default(),
             outcome: Arc::new(outcome),
         };
         let (lane, model) = (LaneCondition::default(), ModelCondition::default());

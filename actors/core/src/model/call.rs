@@ -5,8 +5,8 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    AttemptNo, Cost, Day, Failure, Job, JobId, KeyId, PassedHeaders, PriceUsed, RequestId, Reserve,
-    SessionId, Timestamp, Usage, private_or_default, private_or_none,
+    AttemptNo, Cost, Day, Failure, Job, JobId, KeyId, Parts, PassedHeaders, PriceUsed, RequestId,
+    Reserve, SessionId, Speed, Timestamp, Usage, private_or_default, private_or_none,
 };
 
 /// How an attempt ended.
@@ -119,6 +119,9 @@ pub struct CallRecord {
     pub status_code: Option<u16>,
     /// From the first byte sent to the last byte read, in milliseconds, by a monotonic clock.
     pub response_time_ms: u64,
+    /// Where its time went.
+    #[serde(default, skip_serializing_if = "Parts::is_nothing")]
+    pub parts: Parts,
     /// Tokens, zeros when GLM reported none.
     pub usage: Usage,
     /// The cost; `None` when nothing was billed or the cost is not known.
@@ -187,6 +190,7 @@ impl CallRecord {
             outcome,
             status_code: None,
             response_time_ms: 0,
+            parts: Parts::default(),
             usage: Usage::default(),
             cost: None,
             price: None,
@@ -207,6 +211,31 @@ impl CallRecord {
     #[must_use]
     pub fn day(&self) -> Day {
         self.booked_on.unwrap_or_else(|| self.ended_at.day())
+    }
+
+    /// How long a streamed answer went on after its first token; `None`: it had none.
+    #[must_use]
+    pub fn decode_ms(&self) -> Option<u64> {
+        let first = self.parts.first_token_ms?;
+        Some(self.response_time_ms.saturating_sub(first))
+    }
+
+    /// How fast its answer came: the tokens behind the first in the time behind it, or all of them in the time of the
+    /// whole call where it was not streamed. `None`: it has no answer, nobody counted its tokens, or it came too fast to
+    /// tell.
+    #[must_use]
+    pub fn speed(&self) -> Option<Speed> {
+        let tokens = self.usage.completion_tokens;
+        let (tokens, ms) = match self.decode_ms() {
+            Some(ms) => (tokens.saturating_sub(1), ms),
+            // Of a call that does not tell even this, no parts were measured.
+            None => (
+                tokens,
+                self.parts.first_byte_ms.map(|_| self.response_time_ms)?,
+            ),
+        };
+        let is_told = self.outcome == CallOutcome::Completed && tokens > 0 && ms > 0;
+        is_told.then_some(Speed { tokens, ms })
     }
 
     /// Whether GLM billed something whose cost is not known: tokens of a model without a price, or an

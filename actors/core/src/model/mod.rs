@@ -36,6 +36,7 @@ mod moments;
 mod money;
 mod outcome;
 mod page;
+mod parts;
 mod passed;
 mod policy;
 mod price;
@@ -113,6 +114,7 @@ pub use page::{
     CallPage, DeliveryPage, Ending, JobPage, JobRecord, Places, Recovered, Salvage, StatusCounts,
     UsageDay,
 };
+pub use parts::{Parts, Speed};
 pub use passed::{CALL_ID_HEADERS, PassedHeaders};
 pub use policy::{BreakerRule, JobRule, LaneRule, PolicyOverride, Rule};
 pub use price::{PriceRow, PriceTable};

@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Billing, CallOutcome, CallRecord, Currency, Day, FailureClass, Histogram, KeyId, Moments, Nanos,
+    Billing, CallOutcome, CallRecord, Currency, Day, FailureClass, Histogram, KeyId, Moments,
+    Nanos, Speed,
 };
 
 /// Tokens as GLM reports them. Cached tokens are inside the prompt's, reasoning inside the
@@ -119,6 +120,12 @@ pub struct UsageRow {
     /// Those response times, to tell percentiles from.
     #[serde(default, skip_serializing_if = "Histogram::is_empty")]
     pub response_times: Histogram,
+    /// The times to the first token of the streamed ones, to tell percentiles from.
+    #[serde(default, skip_serializing_if = "Histogram::is_empty")]
+    pub first_tokens: Histogram,
+    /// How fast the answers came.
+    #[serde(default, skip_serializing_if = "Speed::is_nothing")]
+    pub speed: Speed,
     /// The completion tokens of the answers, for forecasts.
     #[serde(default, skip_serializing_if = "Moments::is_nothing")]
     pub answer_tokens: Moments,
@@ -184,6 +191,8 @@ impl UsageRow {
             unpriced_calls: 0,
             response_time_ms: 0,
             response_times: Histogram::default(),
+            first_tokens: Histogram::default(),
+            speed: Speed::default(),
             answer_tokens: Moments::default(),
             answer_times: Moments::default(),
             failure_classes: BTreeMap::new(),
@@ -210,6 +219,8 @@ impl UsageRow {
         self.unpriced_calls += other.unpriced_calls;
         self.response_time_ms = self.response_time_ms.saturating_add(other.response_time_ms);
         self.response_times.merge(&other.response_times);
+        self.first_tokens.merge(&other.first_tokens);
+        self.speed.add(other.speed);
         self.answer_tokens.merge(&other.answer_tokens);
         self.answer_times.merge(&other.answer_times);
         for (class, count) in &other.failure_classes {
@@ -239,6 +250,10 @@ impl UsageRow {
             self.successes += 1;
             self.response_time_ms = self.response_time_ms.saturating_add(call.response_time_ms);
             self.response_times.record(call.response_time_ms);
+            if let Some(ms) = call.parts.first_token_ms {
+                self.first_tokens.record(ms);
+            }
+            self.speed.add(call.speed().unwrap_or_default());
             self.answer_times.record(call.response_time_ms);
             if call.usage.total_tokens > 0 {
                 self.answer_tokens.record(call.usage.completion_tokens);

@@ -557,6 +557,7 @@ fn finished(
         task: None,
         started_at: now,
         response_time_ms: 1,
+        parts: Default::default(),
         outcome: Arc::new(outcome),
     }
 }
