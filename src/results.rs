@@ -2,7 +2,8 @@
 
 use std::fmt::Display;
 
-use serde::Serialize;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use crate::model::JobStatus;
@@ -33,7 +34,7 @@ pub struct Response<'a> {
 }
 
 /// Why a line has no answer.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
 pub struct LineError {
     /// GLM's code, or one of ours.
     pub code: String,
@@ -43,7 +44,7 @@ pub struct LineError {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub status_code: Option<u16>,
     /// Whether GLM may have billed it all the same.
-    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub maybe_billed: bool,
 }
 

@@ -13,9 +13,9 @@ use crate::relay::Relay;
 
 use onelane_core::model::{
     AlertBook, Applied, AttemptNo, AuditEntry, AuditId, Batch, BatchId, BatchInput, CallRecord,
-    ClientKey, DeliveryCounts, Endpoint, Face, Failure, FailureClass, FileId, HookEndpoint, Job,
-    JobId, PassedHeaders, Refusal, Request, RequestId, Reuse, SessionId, StoredFile, Timeouts,
-    Timestamp, Transition, Usage, UsageRow, code,
+    ClientKey, DeliveryCounts, Endpoint, Face, Failure, FailureClass, FileId, Findings,
+    HookEndpoint, Job, JobId, PassedHeaders, Refusal, Request, RequestId, Retention, Reuse,
+    SessionId, StoreFigures, StoredFile, Timeouts, Timestamp, Transition, Usage, UsageRow, code,
 };
 pub use onelane_core::model::{
     CallFilter, CallPage, DeliveryFilter, DeliveryPage, GlmAnswer, GlmOutcome, JobFilter, JobPage,
@@ -64,6 +64,21 @@ pub trait Store: Send + Sync + 'static {
     /// How many bytes its file has; `None`: it has none.
     fn bytes(&self) -> Option<u64> {
         None
+    }
+
+    /// How large it is, how old, and what this retention would remove now; `None`: it can't tell.
+    fn figures(
+        &self,
+        _retention: &Retention,
+        _now: Timestamp,
+    ) -> Result<Option<StoreFigures>, StoreError> {
+        Ok(None)
+    }
+
+    /// Checks its tables against each other, and lists `most` findings at most. Reads all rows. `None`: it has nothing to
+    /// check.
+    fn check(&self, _most: usize) -> Result<Option<Findings>, StoreError> {
+        Ok(None)
     }
 
     /// One job whole.

@@ -2,6 +2,8 @@
 //! parameters stand flat beside one another; what is neither is refused, with the name that was probably meant,
 //! unless it stands in `parameters`, which go to GLM as they are.
 
+mod written;
+
 use onelane_core::model::limits as bounds;
 use onelane_core::model::{
     Face, HalfACharacter, JobId, OnInterrupted, Request, RequestError, SessionId, Timestamp,
@@ -16,6 +18,8 @@ use super::input::{Reader, schema_of};
 use super::limits;
 use super::problem::{Faults, FieldError};
 use crate::object::Object;
+
+pub use written::written;
 
 /// GLM's known parameters beside `model` and `messages`, which stand flat, with a word on each.
 const PARAMETERS: [(&str, &str); 19] = [

@@ -16,7 +16,7 @@ use super::upload::FORM;
 use super::{
     admin, audit, batches, billing, bulk, control, estimate, events, files, follow, gateway,
     granted, input_items, jobs, keys, lane_batches, log, messages, models, notify, responses,
-    scrape, service, tasks,
+    scrape, service, store, tasks,
 };
 
 /// Refusals of a submission by the lane.
@@ -79,6 +79,7 @@ fn jobs() -> Vec<Endpoint> {
             .header(granted::PRIORITY, "The priority of jobs that name none.")
             .header(granted::SESSION, "The session of jobs that name none.")
             .header(granted::GLMS_SESSION, "The same; GLM is told of it to the byte.")
+            .header(granted::BATCH, "The id of the open batch that they come to; for operators.")
             .errors(&SUBMISSION)
             .errors(&[Kind::IdempotencyConflict, Kind::RequestPruned])
             .example(json!({"prompt": "Name one river.", "priority": 10, "userId": "alice"})),
@@ -87,6 +88,10 @@ fn jobs() -> Vec<Endpoint> {
              are cut to their beginnings.",
         ),
         row!(GET "/api/glm/jobs/{id}", Submit, "One job, at once or when it has ended", jobs::read)
+            .errors(&[Kind::UnknownJob]),
+        row!(GET "/api/glm/jobs/{id}/result", Submit, "How a job ended, as the results of a batch tell it",
+            jobs::result)
+            .about("While it goes on there is neither response nor error.")
             .errors(&[Kind::UnknownJob]),
         row!(GET "/api/glm/jobs/{id}/events", Submit, "How a job stands, and its events up to its end",
             events::of_job)
@@ -349,6 +354,26 @@ fn batches() -> Vec<Endpoint> {
         one(row!(POST "/api/admin/glm/batches/{id}/cancel", Operate, "Give a batch of the lane up",
             lane_batches::cancel))
             .about("No more jobs come to it; those that wait or run are cancelled."),
+        row!(POST "/api/admin/glm/batches", Operate, "Begin a batch of the lane, or open it for more jobs",
+            lane_batches::open)
+            .about(
+                "A batch is its name. Jobs come to it by the header `x-onelane-batch` of `POST /api/glm/jobs`, until \
+                 it is closed.",
+            )
+            .example(json!({"name": "nightly"})),
+        one(row!(POST "/api/admin/glm/batches/{id}/close", Operate, "Say that no more jobs come to a batch",
+            lane_batches::close))
+            .about("With its last job it is completed."),
+        one(row!(POST "/api/admin/glm/batches/{id}/adopt", Operate, "Move jobs to a batch, each under a new key",
+            lane_batches::adopt))
+            .about(
+                "What was submitted under another key is found under this one from then on. A job that is gone, that \
+                 has no key, or whose key another job has, stays where it is.",
+            )
+            .example(json!({"jobs": [{"id": "0199a000-0000-7000-8000-000000000001", "idempotencyKey": "k"}]})),
+        row!(GET "/api/admin/glm/batch-jobs", Look, "The jobs of a batch, or of all batches, with their keys",
+            lane_batches::jobs)
+            .about("Newest first, without what they ask and answer."),
     ]
 }
 
@@ -545,6 +570,18 @@ fn service() -> Vec<Endpoint> {
             ),
         row!(GET "/api/admin/glm/about", Look, "Which onelane this is, and which store it has", service::about)
             .about("By the store's id a program on the same machine knows the daemon that has a store open."),
+        row!(GET "/api/admin/glm/store", Look, "How large the store is, and what retention would remove from it",
+            store::figures)
+            .about("Reads every page of it.")
+            .heavy()
+            .errors(&[Kind::Busy, Kind::StoreFailed]),
+        row!(GET "/api/admin/glm/store/check", Look, "Whether the tables of the store agree", store::check)
+            .about(
+                "Reads every row of it. The pages of the file can only be checked while no lane has it open: \
+                 `onelane db check` does that.",
+            )
+            .heavy()
+            .errors(&[Kind::Busy, Kind::StoreFailed]),
         row!(GET "/openapi.json", Look, "This API as an OpenAPI 3.1 document", service::openapi),
     ]
 }

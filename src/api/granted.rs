@@ -2,7 +2,9 @@
 
 use onelane_core::life::grant::BeyondRights;
 use onelane_core::model::limits as bounds;
-use onelane_core::model::{DEFAULT_USER, Face, JobId, NoSessionId, Session, SessionId, Submission};
+use onelane_core::model::{
+    BatchId, DEFAULT_USER, Face, JobId, NoSessionId, Session, SessionId, Submission,
+};
 use warp::http::HeaderMap;
 
 use super::principal::Principal;
@@ -18,6 +20,8 @@ pub(super) const USER: &str = "x-onelane-user";
 pub(super) const SESSION: &str = "x-onelane-session";
 /// The same by the header that GLM has for it.
 pub(super) const GLMS_SESSION: &str = "x-session-id";
+/// The batch that jobs come to.
+pub(super) const BATCH: &str = "x-onelane-batch";
 /// How urgent it is, where the body does not say so.
 pub(super) const PRIORITY: &str = "x-onelane-priority";
 
@@ -62,6 +66,24 @@ impl Said {
         job.priority = self.priority.or(job.priority);
         job.session = self.session.or(job.session.take());
     }
+}
+
+/// The batch that jobs come to. A client key's jobs come to those that it makes of files alone.
+pub(super) fn batch(
+    headers: &HeaderMap,
+    principal: &Principal,
+) -> Result<Option<BatchId>, Problem> {
+    let Some(text) = header_text(headers, BATCH, 64)? else {
+        return Ok(None);
+    };
+    let wrong = |problem: &str| Problem::of_field(Kind::InvalidHeader, BATCH, problem);
+    if principal.key().is_some() {
+        return Err(wrong(
+            "is for operators; a client key makes batches of files",
+        ));
+    }
+    let id = serde_json::from_value(text.into());
+    id.map(Some).map_err(|_| wrong("must be the id of a batch"))
 }
 
 /// The session that headers name.

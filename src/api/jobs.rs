@@ -6,12 +6,14 @@ use onelane_actors::ports::JobFilter;
 use onelane_core::model::{JobId, JobStatus};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use serde_json::value::RawValue;
 use warp::http::header::LOCATION;
 use warp::http::{HeaderName, HeaderValue, StatusCode};
 
 use super::admin::JobPath;
 use super::answer::{Answer, Json, Large, Reply, Shapes};
-use super::granted::Said;
+use super::granted::{self, Said};
 use super::input::{Given, Input, Nothing};
 use super::listed::Listed;
 use super::pages::{NextCursor, Page};
@@ -21,6 +23,7 @@ use super::submission::{Submissions, idempotency_key};
 use super::{Api, passed};
 use crate::error::Error;
 use crate::orchestrator::Submitted;
+use crate::results::{LineError, ResultLine};
 use crate::views::JobView;
 
 /// A job that is on disk.
@@ -80,9 +83,11 @@ pub(super) async fn submit(
 ) -> Result<SubmitAnswer, Problem> {
     let key = idempotency_key(&input.headers)?;
     let said = Said::read(&input.headers)?;
+    let batch_id = granted::batch(&input.headers, &input.principal)?;
     let mut submissions = input.body.with_key(key)?;
     for job in submissions.all() {
         said.fill(job);
+        job.batch_id = batch_id;
         job.headers = passed::read(job.request.face(), &input.headers)?;
     }
     let mut places = api.grant(&input.principal, submissions.all())?;
@@ -204,6 +209,64 @@ impl Answer for JobState {
         shapes.json::<JobView>("200", "The job has ended.");
         shapes.json::<JobView>("202", "The job goes on.");
     }
+}
+
+/// How a job ended.
+#[derive(Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct ResultAnswer {
+    id: JobId,
+    status: JobStatus,
+    /// Whether its prompt and answer were pruned.
+    bodies_pruned: bool,
+    /// GLM's answer.
+    response: Option<Answered>,
+    /// Why there is none.
+    error: Option<LineError>,
+}
+
+/// GLM's answer to a job.
+#[derive(Serialize, JsonSchema)]
+pub(super) struct Answered {
+    /// The HTTP status.
+    status_code: u16,
+    /// The `request_id` that GLM was sent.
+    request_id: String,
+    /// The body, as GLM sent it.
+    #[schemars(with = "Value")]
+    body: Box<RawValue>,
+}
+
+/// `GET jobs/{id}/result`.
+pub(super) async fn result(
+    api: Arc<Api>,
+    input: Input<JobPath>,
+) -> Result<Large<ResultAnswer>, Problem> {
+    let id = input.path.id;
+    api.check_own(&input.principal, id).await?;
+    let detail = api.lane.job(id).await?;
+    Ok(Large::of(move || {
+        let job = &detail.record.job;
+        let (response, error) = match job.status.is_terminal() {
+            true => {
+                let line = ResultLine::of_job(id, "", &detail);
+                let response = line.response.map(|response| Answered {
+                    status_code: response.status_code,
+                    request_id: response.request_id,
+                    body: response.body.to_owned(),
+                });
+                (response, line.error)
+            }
+            false => (None, None),
+        };
+        ResultAnswer {
+            id,
+            status: job.status,
+            bodies_pruned: job.bodies_pruned,
+            response,
+            error,
+        }
+    }))
 }
 
 /// The model that answers instead.

@@ -89,6 +89,7 @@ pub(crate) mod site;
 mod socket;
 mod sse;
 mod standing;
+mod store;
 mod streams;
 mod submission;
 mod tasks;

@@ -12,6 +12,7 @@ use super::answer::Json;
 use super::input::{Ignored, Input, Nothing};
 use super::problem::{Kind, Problem};
 use super::{Api, openapi};
+use crate::config::Origin;
 use crate::orchestrator::{self as lane, NotReady};
 
 /// Which onelane this is.
@@ -22,15 +23,20 @@ pub(super) struct About {
     version: &'static str,
     /// What tells its store from every other one of its machine; `null` where the store is no file.
     store_id: Option<String>,
+    /// Whether the built-in simulator answers in place of GLM.
+    simulated: bool,
 }
 
 /// `GET about`.
 pub(super) async fn about(api: Arc<Api>, _: Input) -> Result<Json<About>, Problem> {
-    let path = api.lane.config().config.store.path;
+    let loaded = api.lane.config();
+    let simulated = loaded.origin("glm.base_url") == Origin::Flag("--simulate");
+    let path = loaded.config.store.path;
     let asking = tokio::task::spawn_blocking(move || crate::store::identity(path).ok());
     Ok(Json(About {
         version: env!("CARGO_PKG_VERSION"),
         store_id: asking.await.unwrap_or_default(),
+        simulated,
     }))
 }
 

@@ -170,6 +170,7 @@ pub(super) fn header_text(
 mod tests {
     use onelane_core::model::{OnInterrupted, Request, Timestamp};
 
+    use super::super::dialect::written;
     use super::*;
 
     fn with_key(json: &str, key: Option<&str>) -> Result<Submission, Problem> {
@@ -233,6 +234,24 @@ mod tests {
         assert_eq!(job.timeout_ms, Some(5_000));
         assert_eq!(job.idempotency_key.as_deref(), Some("k"));
         assert_eq!(job.metadata.unwrap().get(), r#"{"n":1.50}"#);
+    }
+
+    #[test]
+    fn a_job_that_is_written_reads_as_it_was() {
+        for json in [
+            r#"{"prompt":"hi","model":"glm-5","userId":"u","contentId":"c","session":"s","priority":-7,
+            "maxRetries":0,"deadline":"2026-11-23T09:00:00Z","timeout":5000,"onInterrupted":"park",
+            "callbackUrl":"https://example.com/","idempotencyKey":"k","metadata":{"n":1.50}}"#,
+            r#"{"messages":[ {"role":"user","content":"hi"} ],"temperature":0.20}"#,
+            r#"{"face":"embeddings","request":{"model":"embedding-3","input":["a"],"x":null}}"#,
+        ] {
+            let job = one(json);
+            let again = one(&written(&job).unwrap());
+            assert_eq!(written(&again).unwrap(), written(&job).unwrap(), "{json}");
+            let asked = |job: &Submission| job.request.fingerprint("");
+            assert_eq!(asked(&again), asked(&job), "{json}");
+            assert_eq!(again.deadline, job.deadline);
+        }
     }
 
     #[test]

@@ -62,7 +62,8 @@ else as long as the model can: the highest cost is what has to be there. What to
 answers as long as those of the store were, or, where there is none, as GLM's usually are. The lowest cost is
 that of the prompts alone, all of them from GLM's cache.
 
-Needs no key and no store. Exit code 1: some lines are no jobs.
+Needs no key and no store. The daemon that has the store open is asked, where there is one, unless another
+base URL is named. Exit code 1: some lines are no jobs.
 
 Examples:
   onelane estimate prompts.jsonl
@@ -115,7 +116,7 @@ pub(crate) enum Verb {
     /// Make, look at, replace and take back client keys: asks the daemon that has the store open, else opens the store
     #[command(subcommand)]
     Keys(KeysVerb),
-    /// Look into a store, export it, or make its file smaller; no lane may run on it, but for export
+    /// Look into a store, check it, export it: asks the daemon that has it open, else opens it; or make its file smaller
     #[command(subcommand)]
     Db(DbVerb),
     /// Look at the configuration, and change the settings of a running daemon
@@ -508,11 +509,12 @@ pub(crate) struct RotateKeyArgs {
 pub(crate) enum DbVerb {
     /// Show tables, jobs by status, ages, size, and what retention would remove
     Stats(StoreArgs),
-    /// Check that the file is whole and its tables fit together; ends with 3 when they don't
+    /// Check that the file is whole and its tables fit together; ends with 3 when they don't. A daemon that has it
+    /// open checks the tables alone
     Check(CheckArgs),
     /// Write all jobs, calls or usage as JSON lines or CSV; ends with 3 when some can't be read
     Export(ExportArgs),
-    /// Give the file's free space back to the device
+    /// Give the file's free space back to the device; no daemon may have it open
     Compact(StoreArgs),
 }
 

@@ -1,16 +1,19 @@
 //! `onelane db check`: whether a store is in order, and of one that is not, what is left and what to do.
 
+use std::time::Duration;
+
 use onelane::export::{Export, Format, What};
 use onelane::model::{Calendar, Retention};
 use onelane::ports::{Clock as _, StoreError};
 use onelane::store::{Findings, RedbStore};
 use onelane::system::SystemClock;
 use onelane::words::counted;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::args::CheckArgs;
 use super::exit::{CliError, Exit};
 use super::offline;
+use super::remote::Daemon;
 
 /// Findings that are listed.
 const FINDINGS_SHOWN_MAX: usize = 100;
@@ -83,6 +86,54 @@ pub(crate) fn check(args: &CheckArgs, json: bool) -> Result<Exit, CliError> {
     };
     super::answer(json, &checked, Checked::text)?;
     Ok(if checked.ok { Exit::Done } else { Exit::Store })
+}
+
+/// What a daemon says of the store that it has open.
+#[derive(Deserialize)]
+struct CheckedByDaemon {
+    path: String,
+    ok: bool,
+    #[serde(flatten)]
+    findings: Findings,
+}
+
+/// `onelane db check`, asked of the daemon that has the store open: its tables, not the pages of its file.
+pub(crate) async fn check_by(daemon: &Daemon, json: bool) -> Result<Exit, CliError> {
+    let within = Duration::from_secs(600);
+    let path = "/api/admin/glm/store/check";
+    let answer = daemon.get_slowly(path, within).await?;
+    let checked: CheckedByDaemon = answer.read()?;
+    answer.tell(json, |checked: CheckedByDaemon| {
+        let CheckedByDaemon { path, ok, findings } = checked;
+        if ok {
+            return format!("{path}: the tables are in order");
+        }
+        let mut lines = told(&findings);
+        lines.push(format!(
+            "{path} is not in order: {}; export what it holds with `onelane db export`, stop the daemon, and restore a \
+             backup",
+            counted(findings.total, "finding", "findings")
+        ));
+        lines.join("\n")
+    })?;
+    if !json {
+        super::note("note: pages are checked when nobody has it open; stop the daemon for that");
+    }
+    Ok(if checked.ok { Exit::Done } else { Exit::Store })
+}
+
+/// The findings that are listed, and how many more there are.
+fn told(findings: &Findings) -> Vec<String> {
+    let Findings { total, first } = findings;
+    let each = first.iter();
+    let mut lines: Vec<String> = each
+        .map(|f| format!("table {}: {}", f.table, f.problem))
+        .collect();
+    let listed = first.len() as u64;
+    if *total > listed {
+        lines.push(format!("and {} more", total - listed));
+    }
+    lines
 }
 
 /// What of a damaged file can still be read.
@@ -190,17 +241,12 @@ impl Checked<'_> {
             None => {}
         }
         lines.extend(self.left.iter().flat_map(Left::lines));
-        let Findings { total, first } = &self.findings;
-        let listed = first.len() as u64;
-        let each = first.iter();
-        lines.extend(each.map(|f| format!("table {}: {}", f.table, f.problem)));
-        if *total > listed {
-            lines.push(format!("and {} more", total - listed));
-        }
-        if *total > 0 {
+        lines.extend(told(&self.findings));
+        let total = self.findings.total;
+        if total > 0 {
             lines.push(format!(
                 "{path} is not in order: {}; restore it from a backup, or export what it holds with `onelane db export`",
-                counted(*total, "finding", "findings")
+                counted(total, "finding", "findings")
             ));
         } else if self.damaged_pages.is_some() && !self.mendable {
             lines.push(format!(

@@ -1,8 +1,9 @@
-//! `onelane db`: a look into a store that no lane runs on, and work on its file.
+//! `onelane db`: a look into a store, by the daemon that has it open or by opening it, and work on its file.
 
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use clap::ValueEnum as _;
 use onelane::export::Export;
@@ -11,7 +12,7 @@ use onelane::ports::{Clock as _, StoreError};
 use onelane::store::{StoreFigures, TimeSpan};
 use onelane::system::SystemClock;
 use onelane::words::counted;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use super::args::remote::Target;
@@ -27,14 +28,45 @@ const FAULTS_TOLD_MAX: u32 = 20;
 /// Dispatches to the verb.
 pub(crate) async fn db(verb: &DbVerb, target: &Target, json: bool) -> Result<Exit, CliError> {
     match verb {
-        DbVerb::Stats(args) => stats(args, json),
-        DbVerb::Check(args) => super::check::check(args, json),
+        DbVerb::Stats(args) => match super::beside(args, target).await? {
+            Some(daemon) => stats_by(&daemon, json).await,
+            None => stats(args, json),
+        },
+        DbVerb::Check(args) => match super::beside(&args.store, target).await? {
+            Some(daemon) if args.repair => Err(alone(&daemon, "mended", "check --repair")),
+            Some(daemon) => super::check::check_by(&daemon, json).await,
+            None => super::check::check(args, json),
+        },
         DbVerb::Export(args) => match super::beside(&args.store, target).await? {
             Some(daemon) => export_by(&daemon, args, json).await,
             None => export_rows(args, json),
         },
-        DbVerb::Compact(args) => compact(args, json),
+        DbVerb::Compact(args) => match super::beside(args, target).await? {
+            Some(daemon) => Err(alone(&daemon, "made smaller", "compact")),
+            None => compact(args, json),
+        },
     }
+}
+
+/// What nobody does to a file that another process has open.
+fn alone(daemon: &Daemon, done: &str, verb: &str) -> CliError {
+    let problem = format!(
+        "the daemon at {} has the store open, and its file can only be {done} while nobody has",
+        daemon.url()
+    );
+    CliError::new(Exit::Store, problem).help(format!(
+        "stop the daemon, run `onelane db {verb}`, and start it again; space that is freed in the file is used again \
+         without it"
+    ))
+}
+
+/// The figures of the store that a daemon has open.
+async fn stats_by(daemon: &Daemon, json: bool) -> Result<Exit, CliError> {
+    let within = Duration::from_secs(600);
+    let answer = daemon.get_slowly("/api/admin/glm/store", within).await?;
+    let stats: Stats = answer.read()?;
+    answer.tell(json, |stats: Stats| stats.text())?;
+    Ok(stats.exit())
 }
 
 fn stats(args: &StoreArgs, json: bool) -> Result<Exit, CliError> {
@@ -42,32 +74,37 @@ fn stats(args: &StoreArgs, json: bool) -> Result<Exit, CliError> {
     let retention = offline.settings().retention;
     let figures = offline.store.figures(&retention, SystemClock.now())?;
     let stats = Stats {
-        path: &offline.path,
+        path: offline.path.clone(),
         file_bytes: offline.file_bytes(),
         figures,
     };
     super::answer(json, &stats, Stats::text)?;
-    let left_out = &stats.figures.unreadable;
-    if left_out.is_empty() {
-        return Ok(Exit::Done);
-    }
-    super::note(&format!(
-        "error: these can't be read: {}; `onelane db check` says what is missing",
-        left_out.join(", ")
-    ));
-    Ok(Exit::Store)
+    Ok(stats.exit())
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct Stats<'a> {
-    path: &'a str,
+struct Stats {
+    path: String,
     file_bytes: u64,
     #[serde(flatten)]
     figures: StoreFigures,
 }
 
-impl Stats<'_> {
+impl Stats {
+    /// Names what can't be read.
+    fn exit(&self) -> Exit {
+        let left_out = &self.figures.unreadable;
+        if left_out.is_empty() {
+            return Exit::Done;
+        }
+        super::note(&format!(
+            "error: these can't be read: {}; `onelane db check` says what is missing",
+            left_out.join(", ")
+        ));
+        Exit::Store
+    }
+
     fn text(&self) -> String {
         let figures = &self.figures;
         let rows: Vec<_> = figures

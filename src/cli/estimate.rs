@@ -1,11 +1,12 @@
 //! `onelane estimate`: what a file of prompts may cost, line by line counted and summed by model.
-//! Nothing is sent or stored.
+//! Nothing is sent or stored. The daemon that has the store open is
+//! asked: it knows the store's answers, and the settings that were changed while it runs.
 
 use std::collections::BTreeMap;
 use std::path::Path;
 
 use onelane::config::Loaded;
-use onelane::estimate::{self, History, Total};
+use onelane::estimate::{self, History, JobEstimate, Total};
 use onelane::model::{Cost, Currency, DEFAULT_USER, Settings};
 use onelane::ports::{Store as _, UsageFilter};
 use onelane::store::{RedbStore, StoreOptions};
@@ -14,31 +15,54 @@ use serde::{Serialize, Serializer};
 
 use super::args::EstimateArgs;
 use super::exit::{CliError, Exit};
+use super::remote::Daemon;
 use super::run::{self, Defaults, Line};
 use super::{start, table};
 
+/// Who estimates.
+enum By<'a> {
+    /// This process, by the configuration and what the store tells.
+    Here(Box<Settings>, History),
+    /// The daemon that has the store open, by the settings that it runs with.
+    Daemon(&'a Daemon),
+}
+
 /// Estimates a file of prompts.
-pub(crate) async fn estimate(args: &EstimateArgs, json: bool) -> Result<Exit, CliError> {
+pub(crate) async fn estimate(
+    args: &EstimateArgs,
+    daemon: Option<&Daemon>,
+    json: bool,
+) -> Result<Exit, CliError> {
     let input = run::open(&args.input)?;
-    let loaded = start::look(&args.common)?;
-    let history = history(&loaded);
-    let settings = loaded.settings;
+    let (by, currency) = match daemon {
+        Some(daemon) => {
+            let currency = daemon.currency().await?;
+            (By::Daemon(daemon), currency)
+        }
+        None => {
+            let loaded = start::look(&args.common)?;
+            let history = history(&loaded);
+            let currency = loaded.settings.prices.currency();
+            (By::Here(Box::new(loaded.settings), history), currency)
+        }
+    };
     // As a run takes them.
     let defaults = Defaults {
         user_id: DEFAULT_USER.to_owned(),
         priority: 0,
-        model: settings.glm.model.clone(),
+        model: args.common.model.clone().unwrap_or_default(),
+        names_model: daemon.is_some() && args.common.model.is_some(),
         batch: None,
     };
     let mut chunks = run::read(input.reader(&args.input)?)?;
-    let mut sums = Sums::new(settings.prices.currency());
+    let mut sums = Sums::new(currency);
     while let Some(chunk) = chunks.recv().await {
         let lines = chunk.map_err(|e| {
             let input = run::name(&args.input);
             CliError::new(Exit::Usage, format!("{input} can't be read: {e}"))
         })?;
-        for line in lines {
-            sums.add(line, &defaults, &settings, &history);
+        for (line, estimated) in by.estimate(lines, &defaults).await? {
+            sums.add(line, estimated);
         }
     }
     if !json {
@@ -54,6 +78,46 @@ pub(crate) async fn estimate(args: &EstimateArgs, json: bool) -> Result<Exit, Cl
     })
 }
 
+impl By<'_> {
+    /// Each line's estimate, by its number.
+    async fn estimate(
+        &self,
+        lines: Vec<Line>,
+        defaults: &Defaults,
+    ) -> Result<Vec<(u64, Estimated)>, CliError> {
+        let daemon = match self {
+            Self::Here(settings, history) => {
+                let each = lines.into_iter().map(|line| {
+                    let estimated = line.asked.and_then(|asked| {
+                        let submission = defaults.submission(None, asked);
+                        let estimated = estimate::of(&submission, settings, history);
+                        estimated.map_err(|refused| refused.to_string())
+                    });
+                    (line.number, estimated)
+                });
+                return Ok(each.collect());
+            }
+            Self::Daemon(daemon) => daemon,
+        };
+        let mut all = Vec::with_capacity(lines.len());
+        let mut jobs = Vec::with_capacity(lines.len());
+        for line in lines {
+            match line.asked {
+                Ok(asked) => {
+                    jobs.push((line.number, defaults.submission(None, asked)));
+                }
+                Err(problem) => all.push((line.number, Err(problem))),
+            }
+        }
+        let (numbers, jobs): (Vec<u64>, Vec<_>) = jobs.into_iter().unzip();
+        if !jobs.is_empty() {
+            all.extend(numbers.into_iter().zip(daemon.estimate(&jobs).await?));
+        }
+        all.sort_by_key(|(number, _)| *number);
+        Ok(all)
+    }
+}
+
 /// How long answers were so far, as far as a store is there that tells it.
 fn history(loaded: &Loaded) -> History {
     let path = Path::new(&loaded.config.store.path);
@@ -64,6 +128,9 @@ fn history(loaded: &Loaded) -> History {
     let usage = store.and_then(|store| store.usage(&UsageFilter::default()));
     usage.map_or_else(|_| History::default(), |usage| History::of(&usage))
 }
+
+/// A line's estimate, or why it is no job.
+type Estimated = Result<JobEstimate, String>;
 
 /// Bad lines that are told one by one: a file of another kind has nothing else.
 const BAD_LINES_TOLD_MAX: usize = 100;
@@ -107,12 +174,7 @@ impl Sums {
         }
     }
 
-    fn add(&mut self, line: Line, defaults: &Defaults, settings: &Settings, history: &History) {
-        let number = line.number;
-        let estimated = line.asked.and_then(|asked| {
-            let submission = defaults.submission(None, asked);
-            estimate::of(&submission, settings, history).map_err(|refused| refused.to_string())
-        });
+    fn add(&mut self, number: u64, estimated: Estimated) {
         let job = match estimated {
             Ok(job) => job,
             Err(problem) => {

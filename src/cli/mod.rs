@@ -43,7 +43,7 @@ use clap::Parser as _;
 
 use crate::telemetry;
 use args::remote::Target;
-use args::{Cli, ConfigVerb, StoreArgs, Verb};
+use args::{Cli, Common, ConfigVerb, StoreArgs, Verb};
 use exit::{CliError, Exit};
 use remote::{Daemon, Owner};
 use serde::Serialize;
@@ -100,7 +100,10 @@ async fn dispatch(cli: Cli) -> Result<Exit, CliError> {
     tell_unknown_variables();
     match cli.verb {
         Verb::Serve(args) => Box::pin(serve::serve(args, json)).await,
-        Verb::Run(args) => Box::pin(run::run(args, json)).await,
+        Verb::Run(args) => {
+            let daemon = beside_lane(&args.common, target).await?;
+            Box::pin(run::run(args, daemon, json)).await
+        }
         Verb::Simulate(args) => Box::pin(simulate::simulate(args, json)).await,
         Verb::Remote(verb) => Box::pin(remote::remote(verb, target, json)).await,
         Verb::Context(verb) => remote::contexts::context(verb, target, json),
@@ -121,7 +124,14 @@ async fn dispatch(cli: Cli) -> Result<Exit, CliError> {
         Verb::Db(verb) => Box::pin(db::db(&verb, target, json)).await,
         Verb::Policy(args) => policy::policy(&args, json),
         Verb::Prices(args) => prices::prices(&args, json),
-        Verb::Estimate(args) => Box::pin(estimate::estimate(&args, json)).await,
+        Verb::Estimate(args) => {
+            // Another place of GLM has other prices.
+            let daemon = match args.common.base_url {
+                None => beside_lane(&args.common, target).await?,
+                Some(_) => None,
+            };
+            Box::pin(estimate::estimate(&args, daemon.as_ref(), json)).await
+        }
         Verb::Bench(args) => Box::pin(bench::bench(&args, json)).await,
         Verb::Completions(args) => manual::completions(&args),
         Verb::Man(args) => manual::man(&args),
@@ -145,6 +155,18 @@ async fn config(verb: &ConfigVerb, target: &Target, json: bool) -> Result<Exit, 
     }
 }
 
+/// The daemon that is asked in place of a lane of this process.
+async fn beside_lane(common: &Common, target: &Target) -> Result<Option<Daemon>, CliError> {
+    if target.is_named() {
+        return Daemon::of(target).map(Some);
+    }
+    // What is wrong with the configuration, whoever starts the lane says.
+    match start::store_path(common) {
+        Some(path) => of_store(&path, target).await,
+        None => Ok(None),
+    }
+}
+
 /// The daemon that is asked in place of a store: the one that the command names, or that has the store open.
 async fn beside(store: &StoreArgs, target: &Target) -> Result<Option<Daemon>, CliError> {
     if target.is_named() {
@@ -153,7 +175,12 @@ async fn beside(store: &StoreArgs, target: &Target) -> Result<Option<Daemon>, Cl
     let Some(path) = offline::path(store) else {
         return Ok(None);
     };
-    Ok(match remote::owner(&path, target).await? {
+    of_store(&path, target).await
+}
+
+/// The daemon that has the store of this file open.
+async fn of_store(path: &str, target: &Target) -> Result<Option<Daemon>, CliError> {
+    Ok(match remote::owner(path, target).await? {
         Owner::Daemon(daemon) => Some(*daemon),
         Owner::Nobody => None,
         // Who has the store, if anybody has, the opening tells.

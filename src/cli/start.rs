@@ -164,6 +164,20 @@ pub(crate) fn plan(common: &Common, simulated: &Simulated) -> Result<Plan, CliEr
     Ok(Plan { loaded, simulator })
 }
 
+/// The file of the store that a lane of this configuration has; `None`: the configuration is wrong.
+pub(crate) fn store_path(common: &Common) -> Option<String> {
+    let loaded = loader(common).load().ok()?;
+    let path = &loaded.config.store.path;
+    let named = matches!(
+        loaded.origin("store.path"),
+        Origin::Flag(_) | Origin::Env(_)
+    );
+    Some(match common.simulate && !named {
+        true => simulated_store(path),
+        false => path.clone(),
+    })
+}
+
 /// Reads the configuration anew, without what a store keeps.
 pub(crate) fn read(common: &Common) -> Result<Loaded, CliError> {
     Ok(loader(common).load()?)

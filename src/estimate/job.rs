@@ -6,13 +6,17 @@ use onelane_core::model::{
     Currency, Moments, Nanos, Settings, Submission, SubmissionError, UsageRow, amount, model_name,
 };
 use onelane_core::money::{estimate, forecast};
+use rust_decimal::Decimal;
+use rust_decimal::prelude::ToPrimitive as _;
 use schemars::JsonSchema;
-use serde::Serialize;
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize};
+use serde_json::value::RawValue;
 
 use super::{Estimate, GlmTokenizer};
 
 /// What one job may come to.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[schemars(rename = "Estimate")]
 pub struct JobEstimate {
     /// The model that it would be sent to.
@@ -27,36 +31,56 @@ pub struct JobEstimate {
     pub cost: Option<CostRange>,
     /// What the list in force counts in.
     pub currency: Currency,
-    /// What earlier answers of the model tell of it.
-    #[serde(skip)]
+    /// What earlier answers of the model tell of it; left out where there were too few.
+    #[serde(rename = "learnt", default, skip_serializing_if = "Option::is_none")]
     told: Option<Told>,
 }
 
 /// What earlier answers tell of a job.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(rename = "EstimateLearnt")]
+#[serde(rename_all = "camelCase")]
 struct Told {
     /// How many there were.
     answers: u64,
     /// How much more than expected it costs if its answer is longer by a standard deviation.
+    #[serde(
+        rename = "costApart",
+        serialize_with = "amount::serialize",
+        deserialize_with = "exact"
+    )]
+    #[schemars(with = "f64")]
     apart: Nanos,
-    /// How long its call takes, in milliseconds, and how far such times lie apart.
-    takes: (u64, u64),
+    /// How long its call takes, in milliseconds.
+    call_ms: u64,
+    /// How far such times lie apart: a standard deviation.
+    call_ms_apart: u64,
+}
+
+/// An amount as programs are told it.
+fn exact<'de, D: Deserializer<'de>>(from: D) -> Result<Nanos, D::Error> {
+    let raw = Box::<RawValue>::deserialize(from)?;
+    let amount = Decimal::from_str_exact(raw.get().trim_matches('"')).ok();
+    let nanos = amount.and_then(|amount| amount.checked_mul(Decimal::from(1_000_000_000)));
+    nanos
+        .and_then(|nanos| nanos.to_i64())
+        .ok_or_else(|| D::Error::custom("an amount is no decimal"))
 }
 
 /// The least and the most that something may cost, in the currency that stands beside it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, JsonSchema)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 pub struct CostRange {
     /// The prompt wholly from GLM's cache, and nothing answered.
-    #[serde(serialize_with = "amount::serialize")]
+    #[serde(serialize_with = "amount::serialize", deserialize_with = "exact")]
     #[schemars(with = "f64")]
     pub min: Nanos,
     /// The prompt as counted, nothing of it from the cache, and an answer of the usual length.
-    #[serde(serialize_with = "amount::serialize")]
+    #[serde(serialize_with = "amount::serialize", deserialize_with = "exact")]
     #[schemars(with = "f64")]
     pub expected: Nanos,
     /// The longest answer, in the dearest tier that the call could end in, for a prompt that is longer
     /// than counted by the margin.
-    #[serde(serialize_with = "amount::serialize")]
+    #[serde(serialize_with = "amount::serialize", deserialize_with = "exact")]
     #[schemars(with = "f64")]
     pub max: Nanos,
 }
@@ -103,7 +127,8 @@ impl History {
         Some(Told {
             answers: tokens.count,
             apart: longer.saturating_sub(cost_of(usual)?).max(0),
-            takes: (times.mean()?, times.deviation()?),
+            call_ms: times.mean()?,
+            call_ms_apart: times.deviation()?,
         })
     }
 }
@@ -224,8 +249,8 @@ impl ToldInAll {
             let [expected, apart] = [cost.expected, told.apart].map(i64::unsigned_abs);
             self.costs.add(expected, apart, told.answers);
         }
-        let (mean, apart) = told.takes;
-        self.times.add(mean, apart, told.answers);
+        self.times
+            .add(told.call_ms, told.call_ms_apart, told.answers);
     }
 
     /// Within what the jobs may cost at all.

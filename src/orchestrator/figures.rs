@@ -7,8 +7,8 @@ use onelane_actors::ports::{CallFilter, CallPage, StatusCounts, UsageFilter};
 use onelane_actors::protocol::QueueMsg;
 use onelane_actors::relay::SoFar;
 use onelane_core::model::{
-    CallOutcome, CallRecord, Cost, Currency, FailureClass, JobId, Nanos, Timestamp, UsageRow,
-    limits,
+    CallOutcome, CallRecord, Cost, Currency, FailureClass, Findings, JobId, Nanos, StoreFigures,
+    Timestamp, UsageRow, limits,
 };
 #[cfg(feature = "api")]
 use onelane_core::model::{Day, model_name};
@@ -83,6 +83,20 @@ impl Orchestrator {
     /// Jobs by status.
     pub async fn queue_status(&self) -> Result<StatusCounts, Error> {
         self.read(|store| store.counts()).await
+    }
+
+    /// How large the store is and how old, and what retention would remove now; `None`: it can't tell. Reads every
+    /// page.
+    pub async fn store_figures(&self) -> Result<Option<StoreFigures>, Error> {
+        let retention = self.settings().retention;
+        let now = self.inner.ports.clock.now();
+        self.read(move |store| store.figures(&retention, now)).await
+    }
+
+    /// Whether the store's tables agree, with `most` findings at most; `None`: it has nothing to check. Reads every
+    /// row.
+    pub async fn check_store(&self, most: usize) -> Result<Option<Findings>, Error> {
+        self.read(move |store| store.check(most)).await
     }
 
     /// Usage rows (day x model x user), ordered by day, model, user.

@@ -3,10 +3,9 @@
 
 use std::collections::BTreeMap;
 
-use onelane_core::model::FinishedKind;
+use onelane_core::model::{Findings, FinishedKind};
 use onelane_core::words::counted;
 use redb::Value;
-use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::error::{FileError, Result};
@@ -20,34 +19,6 @@ use crate::model::{
     StoredFile, Timestamp, UsageKey, UsageRow,
 };
 use crate::ports::StatusCounts;
-
-/// The findings of a check.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
-pub struct Findings {
-    /// How many findings there are.
-    #[serde(rename = "findingsTotal")]
-    pub total: u64,
-    /// The first of them.
-    #[serde(rename = "findings")]
-    pub first: Vec<Finding>,
-}
-
-impl Findings {
-    /// Adds one to those that are listed.
-    pub fn note(&mut self, table: &'static str, problem: String) {
-        self.total += 1;
-        self.first.push(Finding { table, problem });
-    }
-}
-
-/// One thing that is not in order.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Finding {
-    /// The table that it was found in.
-    pub table: &'static str,
-    /// The problem in words.
-    pub problem: String,
-}
 
 /// Looks at every row; lists `most` findings at most.
 pub(super) fn check(view: &View, most: usize) -> Result<Findings> {

@@ -2,10 +2,10 @@
 
 use std::collections::BTreeSet;
 
-use onelane_core::model::Prune;
+use onelane_core::model::{Prunable, Prune, StoreFigures, TableFigures, TimeSpan};
 use onelane_core::retention;
 use redb::{ReadableTableMetadata as _, TableHandle as _};
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 
 use super::error::Result;
 use super::finished::{self, Snapshot, readable};
@@ -14,75 +14,6 @@ use super::reading;
 use super::schema::{self, decode};
 use super::view::View;
 use crate::model::{JobId, JobStatus, Seq, Timestamp};
-use crate::ports::StatusCounts;
-
-/// The figures of a store.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub struct StoreFigures {
-    /// The version of its tables.
-    pub version: u64,
-    /// Its tables, by name.
-    pub tables: Vec<TableFigures>,
-    /// Jobs by status; `None`: that can't be read.
-    pub jobs: Option<StatusCounts>,
-    /// When the oldest and the newest job were accepted.
-    pub jobs_accepted: Option<TimeSpan>,
-    /// When the oldest and the newest call of the log ended.
-    pub calls_ended: Option<TimeSpan>,
-    /// Rows that retention would remove now; `None`: it keeps all for ever.
-    pub prunable: Option<Prunable>,
-    /// The figures that a damaged file does not give.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub unreadable: Vec<String>,
-}
-
-/// From the oldest to the newest.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-pub struct TimeSpan {
-    /// The oldest.
-    pub oldest: Timestamp,
-    /// The newest.
-    pub newest: Timestamp,
-}
-
-impl TimeSpan {
-    const fn ends(self) -> [Timestamp; 2] {
-        [self.oldest, self.newest]
-    }
-
-    /// The span of these moments; `None` without any.
-    fn over(moments: impl IntoIterator<Item = Timestamp>) -> Option<Self> {
-        moments.into_iter().fold(None, |span: Option<Self>, at| {
-            Some(Self {
-                oldest: span.map_or(at, |span| span.oldest.min(at)),
-                newest: span.map_or(at, |span| span.newest.max(at)),
-            })
-        })
-    }
-}
-
-/// One table.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct TableFigures {
-    /// Its name.
-    pub name: String,
-    /// Its rows.
-    pub rows: u64,
-    /// The bytes that it takes in the file, those in half-empty pages included; `None`: that can't be read.
-    pub bytes: Option<u64>,
-}
-
-/// Rows that a pruning would remove.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
-pub struct Prunable {
-    /// Jobs.
-    pub jobs: u64,
-    /// Requests and responses of jobs that stay.
-    pub bodies: u64,
-    /// Rows of the call log.
-    pub calls: u64,
-}
 
 /// Reads every page; `prune` is the first step of what retention asks for. What a damaged page keeps is left out, and
 /// named.

@@ -52,8 +52,7 @@ use crate::ports::{
     JobPage, JobRecord, OverQuery, Places, Recovered, Salvage, StatusCounts, Store, StoreError,
     UsageDay, UsageFilter,
 };
-pub use check::{Finding, Findings};
-pub use figures::{Prunable, StoreFigures, TableFigures, TimeSpan};
+pub use onelane_core::model::{Finding, Findings, Prunable, StoreFigures, TableFigures, TimeSpan};
 
 /// How the file is used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -490,6 +489,18 @@ impl Store for RedbStore {
 
     fn keep_place(&self) -> Result<(), StoreError> {
         Self::keep_place(self)
+    }
+
+    fn figures(
+        &self,
+        retention: &Retention,
+        now: Timestamp,
+    ) -> Result<Option<StoreFigures>, StoreError> {
+        Self::figures(self, retention, now).map(Some)
+    }
+
+    fn check(&self, most: usize) -> Result<Option<Findings>, StoreError> {
+        Self::check(self, most).map(Some)
     }
 
     fn place(&self) -> Option<Box<dyn Fn() -> bool + Send>> {

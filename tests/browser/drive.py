@@ -44,11 +44,11 @@ PAGES = ["/desk/jobs?status=pending", "/desk/jobs?status=failed"]
 class Daemon:
     """`onelane serve` in front of the simulator."""
 
-    def __init__(self, program, work):
+    def __init__(self, program, work, script=HERE / "glm.json", config=HERE / "lane.toml"):
         self.log = work / "serve.log"
         self.process = subprocess.Popen(
-            [program, "--json", "serve", "--simulate", "--script", str(HERE / "glm.json")]
-            + ["--config", str(HERE / "lane.toml"), "--listen", "127.0.0.1:0", "--store", str(work / "desk.redb")],
+            [program, "--json", "serve", "--simulate", "--script", str(script)]
+            + ["--config", str(config), "--listen", "127.0.0.1:0", "--store", str(work / "desk.redb")],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=self.log.open("wb"),
@@ -88,9 +88,9 @@ class Daemon:
 class Desk:
     """A browser that looks at it."""
 
-    def __init__(self, url, language="en"):
+    def __init__(self, url, language="en", words=()):
         options = webdriver.ChromeOptions()
-        for word in ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", f"--lang={language}"):
+        for word in words + ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", f"--lang={language}"):
             options.add_argument(word)
         options.add_argument("--window-size=1280,1000")
         options.add_experimental_option("prefs", {"intl.accept_languages": language})

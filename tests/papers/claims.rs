@@ -14,7 +14,10 @@ fn pages() -> Vec<String> {
     let mut pages = vec!["README.md".to_owned(), "CHANGELOG.md".to_owned()];
     for entry in fs::read_dir(root().join("docs")).unwrap() {
         let name = entry.unwrap().file_name();
-        pages.push(format!("docs/{}", name.to_str().unwrap()));
+        let name = name.to_str().unwrap();
+        if name.ends_with(".md") {
+            pages.push(format!("docs/{name}"));
+        }
     }
     pages.sort();
     assert!(pages.len() > 5, "{pages:?}");

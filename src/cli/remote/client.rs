@@ -16,7 +16,7 @@ use crate::cli::exit::{CliError, Exit};
 /// How long a connection may take.
 const CONNECT_WITHIN: Duration = Duration::from_secs(5);
 /// How long an answer may take that nobody waits for a job for.
-const ANSWER_WITHIN: Duration = Duration::from_secs(60);
+pub(super) const ANSWER_WITHIN: Duration = Duration::from_secs(60);
 
 /// A daemon that can be asked.
 pub(crate) struct Daemon {
@@ -186,6 +186,29 @@ impl Daemon {
     pub(crate) async fn post_text(&self, path: &str, body: String) -> Result<Answer, CliError> {
         self.ask(Method::POST, path, Some(body), ANSWER_WITHIN)
             .await
+    }
+
+    /// A POST of a list, of which each element may be refused by itself: when all were, the status is the first's, and
+    /// the answer is the list all the same.
+    pub(crate) async fn post_list(&self, path: &str, body: String) -> Result<Answer, CliError> {
+        let sent = self.send(Method::POST, path, Some(body), Some(ANSWER_WITHIN));
+        self.list_of(path, sent.await?).await
+    }
+
+    /// The answer to a list.
+    pub(super) async fn list_of(
+        &self,
+        path: &str,
+        response: reqwest::Response,
+    ) -> Result<Answer, CliError> {
+        let asked = format!("POST {path}");
+        let status = response.status().as_u16();
+        let text = response.text().await;
+        let text = text.map_err(|error| fault::broken(self, &error))?;
+        if status < 300 || text.starts_with("{\"jobs\":") {
+            return Ok(Answer { text, asked });
+        }
+        Err(fault::problem(self, status, &text, &asked))
     }
 
     pub(crate) async fn order(&self, path: &str) -> Result<Answer, CliError> {

@@ -5,6 +5,7 @@ use std::path::Path;
 use std::time::{Duration, Instant, SystemTime};
 
 use onelane::config::{Loaded, Origin};
+use onelane::model::GlmSettings;
 use onelane::store::StoreOptions;
 use serde::Deserialize;
 
@@ -25,6 +26,8 @@ const GLM_WITHIN: Duration = Duration::from_secs(15);
 const CLOCK_OFF_MAX: Duration = Duration::from_secs(30);
 /// A device that takes so long for a commit holds up short calls.
 const SYNC_SLOW: Duration = Duration::from_millis(50);
+/// Less room is worth a warning: a compaction, a rescued copy and some days of jobs need it.
+const FREE_MIN: u64 = 1024 * 1024 * 1024;
 /// Syncs of which the middle one counts.
 const SYNCS: usize = 5;
 
@@ -174,13 +177,15 @@ async fn glm(loaded: &Loaded, findings: &mut Findings) {
                     .iter()
                     .any(|known| known.id.eq_ignore_ascii_case(model))
             };
-            if !known(&settings.model) {
-                let text = format!("{} is not in GLM's list", settings.model);
-                findings.warn(
-                    "model",
-                    text,
-                    "free and vision models are missing there and answer; others are held (1220)",
-                );
+            for (model, what) in named(settings) {
+                if !known(model) {
+                    let text = format!("{model}{what} is not in GLM's list");
+                    findings.warn(
+                        "model",
+                        text,
+                        "free and vision models are missing there and answer; others are held (1220)",
+                    );
+                }
             }
         }
         (401 | 403, _) => {
@@ -204,6 +209,19 @@ async fn glm(loaded: &Loaded, findings: &mut Findings) {
     if let Some(date) = date {
         clock(date, findings);
     }
+}
+
+/// The models that the configuration names, each once, with what it is named for.
+fn named(settings: &GlmSettings) -> Vec<(&str, &'static str)> {
+    let fallbacks = settings.fallbacks.values().flatten();
+    let fallbacks = fallbacks.map(|model| (model.as_str(), ", of glm.fallbacks,"));
+    let mut named: Vec<(&str, &str)> = Vec::new();
+    for (model, what) in std::iter::once((settings.model.as_str(), "")).chain(fallbacks) {
+        if named.iter().all(|(known, _)| *known != model) {
+            named.push((model, what));
+        }
+    }
+    named
 }
 
 /// The date of an answer has whole seconds.
@@ -252,7 +270,9 @@ fn store(path: &str, daemon: &Result<Owner, CliError>, findings: &mut Findings) 
     let directory = file
         .parent()
         .filter(|directory| !directory.as_os_str().is_empty());
-    match sync_time(directory.unwrap_or(Path::new("."))) {
+    let directory = directory.unwrap_or(Path::new("."));
+    room(directory, findings);
+    match sync_time(directory) {
         Ok(took) => {
             let told = format!(
                 "{path}, {size}, a sync takes {:.2} ms",
@@ -276,6 +296,34 @@ fn store(path: &str, daemon: &Result<Owner, CliError>, findings: &mut Findings) 
             findings.fail("store", error);
         }
     }
+}
+
+/// How much room the device of the store has. A full one stops the lane until there is some.
+fn room(directory: &Path, findings: &mut Findings) {
+    let Some(free) = free_bytes(directory) else {
+        return;
+    };
+    let told = format!("{} MB free beside the store", free / (1024 * 1024));
+    match free < FREE_MIN {
+        true => findings.warn(
+            "disk",
+            told,
+            "free some, or let [retention] remove what is over: a full disk stops the lane",
+        ),
+        false => findings.ok("disk", told),
+    }
+}
+
+/// The bytes that this user may still write there; `None`: the system does not say.
+#[cfg(unix)]
+fn free_bytes(directory: &Path) -> Option<u64> {
+    let found = rustix::fs::statvfs(directory).ok()?;
+    found.f_bavail.checked_mul(found.f_frsize)
+}
+
+#[cfg(not(unix))]
+const fn free_bytes(_: &Path) -> Option<u64> {
+    None
 }
 
 /// How long the device takes to make a page durable.
@@ -366,5 +414,20 @@ async fn running(daemon: &Daemon, findings: &mut Findings) {
             );
             findings.warn("budget", told, "`onelane budget set` raises it");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_model_that_the_configuration_names_is_looked_for_once() {
+        let mut settings = GlmSettings::default();
+        let chain = ["glm-5", "glm-4.7", "glm-5"].map(str::to_owned).to_vec();
+        settings.model = "glm-4.7".to_owned();
+        settings.fallbacks = [("glm-4.7".to_owned(), chain)].into_iter().collect();
+        let named = named(&settings);
+        assert_eq!(named, [("glm-4.7", ""), ("glm-5", ", of glm.fallbacks,")]);
     }
 }

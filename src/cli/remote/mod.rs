@@ -17,6 +17,7 @@ mod compare;
 mod config;
 pub(crate) mod contexts;
 mod doctor;
+mod estimates;
 mod events;
 mod fault;
 mod findings;
@@ -28,6 +29,7 @@ mod money;
 mod nouns;
 mod owner;
 mod parts;
+mod runs;
 mod selection;
 mod status;
 mod submit;
@@ -44,6 +46,7 @@ pub(crate) use config::{get as get_setting, history as setting_history, set as s
 pub(crate) use doctor::doctor;
 pub(crate) use keys::keys;
 pub(crate) use owner::{Owner, owner, post};
+pub(crate) use runs::{Ended, HandedIn, Heard};
 pub(crate) use usage::{export, stats};
 
 use super::args::remote::{RemoteVerb, Target};

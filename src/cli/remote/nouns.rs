@@ -319,4 +319,6 @@ pub(super) struct Changed {
 pub(super) struct About {
     pub(super) version: String,
     pub(super) store_id: Option<String>,
+    #[serde(default)]
+    pub(super) simulated: bool,
 }

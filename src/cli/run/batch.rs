@@ -5,11 +5,12 @@ use std::collections::{HashMap, HashSet};
 use std::path::Path;
 
 use onelane::error::Error;
-use onelane::model::{Batch, Job, JobFilter, JobId, JobStatus, MoreFilter, limits};
+use onelane::model::{Batch, Job, JobFilter, JobId, JobStatus, limits};
 use onelane::orchestrator::{Orchestrator, Submission};
 use sha2::{Digest as _, Sha256};
 
 use super::identity::{Digest, LineId, Mode};
+use super::way::Way;
 use crate::cli::exit::{CliError, Exit};
 use onelane::words::{counted, verb};
 
@@ -203,24 +204,9 @@ impl Gone {
     }
 
     /// Cancels the jobs that wait, and answers how many.
-    pub(crate) async fn cancel(&self, lane: &Orchestrator) -> Result<u64, CliError> {
-        cancel(lane, &self.waiting).await
+    pub(crate) async fn cancel(&self, lane: &Way) -> Result<u64, CliError> {
+        Ok(lane.cancel(&self.waiting).await?)
     }
-}
-
-async fn cancel(lane: &Orchestrator, jobs: &[JobId]) -> Result<u64, CliError> {
-    let mut count = 0;
-    for ids in jobs.chunks(limits::NAMED_JOBS_MAX) {
-        let filter = JobFilter {
-            more: MoreFilter {
-                ids: Some(ids.to_vec()),
-                ..MoreFilter::default()
-            },
-            ..JobFilter::default()
-        };
-        count += lane.cancel_all(filter, false).await?;
-    }
-    Ok(count)
 }
 
 /// What waits in the store beside the jobs of a batch.
@@ -307,7 +293,7 @@ pub(crate) async fn drop_rest(lane: &Orchestrator, mine: &Batch) -> Result<u64, 
             }
         }
     }
-    cancel(lane, &others).await
+    Ok(Way::Here(lane.clone()).cancel(&others).await?)
 }
 
 /// Refuses to send anything while an operator's order stops the lane, unless the user lifts it.

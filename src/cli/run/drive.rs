@@ -7,11 +7,9 @@ use futures_util::StreamExt as _;
 use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
 use onelane::error::Error;
-use onelane::model::{Batch, BatchId, Event, JobId, WaitReason};
-use onelane::orchestrator::{
-    Feed, JobDetail, Orchestrator, SchedulerSnapshot, StopReason, Submitted,
-};
-use onelane::ports::{Clock as _, StoreError};
+use onelane::model::{Batch, Event, JobId, WaitReason};
+use onelane::orchestrator::StopReason;
+use onelane::ports::Clock as _;
 use onelane::results::{LineError, ResultLine};
 use onelane::system::SystemClock;
 use onelane::words::counted;
@@ -22,15 +20,15 @@ use super::elapsed_ms;
 use super::elsewhere::Others;
 use super::identity::{LineId, Name, Source};
 use super::input::Chunk;
-use super::left::{HeldUp, stuck};
 use super::output::Results;
-use super::progress::{Far, Progress};
+use super::progress::{Far, Progress, Standstill};
 use super::reach::Reach;
 use super::ready::{Defaults, Ready};
 use super::summary::{End, Failures, Spent, Tally};
 use super::tracker::{Tracker, Verdict};
+use super::way::{Figures, Heard, Looked, Retried, Trouble, Way};
 use crate::cli::exit::{CliError, Exit};
-use crate::cli::start::Lane;
+use crate::cli::remote::HandedIn;
 use crate::telemetry::Signals;
 
 /// How often figures are fetched and what was refused for lack of room is submitted again.
@@ -40,7 +38,7 @@ const REASON_WAIT: Duration = Duration::from_secs(5);
 /// Jobs that are looked at at once.
 const LOOKS_MAX: usize = 32;
 
-type SubmitReply = Result<Vec<Result<Submitted, Error>>, Error>;
+type SubmitReply = Result<Vec<Result<HandedIn, Trouble>>, Trouble>;
 
 /// Bad lines that are told one by one.
 pub(crate) const BAD_TOLD_MAX: u64 = 10;
@@ -48,32 +46,6 @@ pub(crate) const BAD_TOLD_MAX: u64 = 10;
 /// How many looks in a row must find that nothing of what is left can go on: one may come while a line
 /// of an earlier run is being put back in line.
 const STUCK_LOOKS: u32 = 2;
-
-/// The lane as the loop looks at it now and then.
-struct Figures {
-    lane: SchedulerSnapshot,
-    /// Why nothing of what is left can go on, if that is so.
-    stuck: Option<HeldUp>,
-    /// The run's own batch.
-    batch: Option<Batch>,
-    /// Jobs in the store that wait or run, whosever they are.
-    left: u64,
-}
-
-impl Figures {
-    async fn of(lane: &Orchestrator, batch: BatchId) -> Result<Self, Error> {
-        let status = lane.lane().await?;
-        let scope = lane.settings().scope;
-        let stuck = stuck(lane, &status, scope).await?;
-        let counts = lane.queue_status().await?;
-        Ok(Self {
-            lane: status,
-            stuck,
-            batch: lane.batch(batch).await?,
-            left: counts.pending + counts.processing,
-        })
-    }
-}
 
 /// What a run sends, and since when.
 pub(crate) struct Own {
@@ -91,24 +63,24 @@ pub(crate) struct Own {
 
 /// What the loop has to deal with next.
 enum Step {
-    Feed(Option<Feed>),
+    Heard(Heard),
     Chunk(Option<Chunk>),
     Submitted(Vec<Ready>, SubmitReply),
-    Looked(JobId, Box<Result<JobDetail, Error>>),
-    Retried(JobId, Result<(), Error>),
-    Figures(Box<Result<Figures, Error>>),
-    Closed(Result<Batch, Error>),
+    Looked(JobId, Result<Option<Looked>, Trouble>),
+    Retried(JobId, Result<Retried, Trouble>),
+    Figures(Box<Result<Figures, Trouble>>),
+    Closed(Result<Batch, Trouble>),
     Tick,
     Signal,
     LaneStopped(StopReason),
     /// The store failed, and the lane did not say why.
-    Trouble(Error),
+    Trouble(Trouble),
     Drained,
 }
 
 /// One run.
 pub(crate) struct Run<'a> {
-    lane: &'a Orchestrator,
+    lane: Way,
     drain: Duration,
     source: Source,
     defaults: Defaults,
@@ -154,7 +126,7 @@ pub(crate) struct Run<'a> {
 impl<'a> Run<'a> {
     /// A run of these lines through this lane.
     pub(crate) fn new(
-        lane: &'a Lane,
+        (lane, drain): (Way, Duration),
         (source, own): (Source, Own),
         defaults: Defaults,
         input: mpsc::Receiver<Chunk>,
@@ -163,8 +135,8 @@ impl<'a> Run<'a> {
         reach: Reach,
     ) -> Self {
         Self {
-            lane: &lane.orchestrator,
-            drain: lane.drain,
+            lane,
+            drain,
             source,
             defaults,
             results,
@@ -212,7 +184,7 @@ impl<'a> Run<'a> {
             let step = tokio::select! {
                 // Events first: a subscriber that lags misses some.
                 biased;
-                feed = events.next(), if events_open => Step::Feed(feed),
+                Some(heard) = events.next(), if events_open => Step::Heard(heard),
                 Some(step) = self.tasks.next(), if !self.tasks.is_empty() => step,
                 _ = signals.next() => Step::Signal,
                 reason = &mut stopped, if stopped_open => Step::LaneStopped(reason),
@@ -220,7 +192,7 @@ impl<'a> Run<'a> {
                 chunk = next_chunk(&mut self.input), if wants_input => Step::Chunk(chunk),
             };
             match step {
-                Step::Feed(None) => events_open = false,
+                Step::Heard(Heard::Over) => events_open = false,
                 Step::LaneStopped(StopReason::Shutdown) => stopped_open = false,
                 step => self.take(step)?,
             }
@@ -230,9 +202,9 @@ impl<'a> Run<'a> {
     /// Takes a step.
     fn take(&mut self, step: Step) -> Result<(), CliError> {
         match step {
-            Step::Feed(Some(Feed::Event(_, event))) => self.heard(&event),
-            Step::Feed(Some(Feed::Missed(_))) => self.tracker.missed(),
-            Step::Feed(None) => {}
+            Step::Heard(Heard::Event(event)) => self.heard(&event),
+            Step::Heard(Heard::Missed) => self.tracker.missed(),
+            Step::Heard(Heard::Over) => {}
             Step::Chunk(Some(chunk)) => self.read(chunk)?,
             Step::Chunk(None) => {
                 self.input = None;
@@ -240,7 +212,7 @@ impl<'a> Run<'a> {
                 self.tell_more_bad();
             }
             Step::Submitted(ready, reply) => self.submitted(ready, reply)?,
-            Step::Looked(id, reply) => self.looked(id, *reply)?,
+            Step::Looked(id, reply) => self.looked(id, reply)?,
             Step::Retried(id, reply) => self.retried(id, reply)?,
             Step::Figures(reply) => self.figures(*reply)?,
             Step::Closed(reply) => {
@@ -302,7 +274,7 @@ impl<'a> Run<'a> {
         {
             self.looks += 1;
             let lane = self.lane.clone();
-            self.task(async move { Step::Looked(id, Box::new(patient(|| lane.job(id)).await)) });
+            self.task(async move { Step::Looked(id, patient(|| lane.job(id)).await) });
         }
     }
 
@@ -366,8 +338,11 @@ impl<'a> Run<'a> {
         self.submitting = true;
         self.tracker.chunk_leaves();
         let lane = self.lane.clone();
+        let batch = self.own.before.id;
         let submissions = ready.iter().map(|r| r.submission.clone()).collect();
-        self.task(async move { Step::Submitted(ready, lane.submit_many(submissions).await) });
+        self.task(
+            async move { Step::Submitted(ready, lane.submit_many(batch, submissions).await) },
+        );
     }
 
     fn submitted(&mut self, ready: Vec<Ready>, reply: SubmitReply) -> Result<(), CliError> {
@@ -375,7 +350,7 @@ impl<'a> Run<'a> {
         let replies = match reply {
             Ok(replies) => replies,
             // Asked again, those that are on disk after all are found by their keys.
-            Err(Error::Store(StoreError::Full { .. })) => {
+            Err(trouble) if trouble.is_full_disk() => {
                 self.no_room.extend(ready);
                 return Ok(());
             }
@@ -385,52 +360,55 @@ impl<'a> Run<'a> {
         let mut jobs = Vec::with_capacity(ready.len());
         for (ready, reply) in ready.into_iter().zip(replies) {
             match reply {
-                Ok(submitted) => jobs.push((submitted.job_id, submitted.created, ready.name)),
-                Err(Error::QueueFull { .. } | Error::Store(StoreError::Full { .. })) => {
-                    self.no_room.push(ready);
-                }
-                Err(e @ (Error::Store(_) | Error::Stopped(_))) => self.trouble(e)?,
-                Err(e) => {
+                Ok(HandedIn::Job(id, created)) => jobs.push((id, created, ready.name)),
+                Ok(HandedIn::NoRoom) => self.no_room.push(ready),
+                Ok(HandedIn::Refused(problem)) => {
                     let label = &ready.name.label;
-                    self.progress.note(&format!("{label} is refused: {e}"));
+                    self.progress
+                        .note(&format!("{label} is refused: {problem}"));
                     self.tally.bad += 1;
-                    self.write_error(&ready.name, LineError::new("refused", e.to_string()))?;
+                    self.write_error(&ready.name, LineError::new("refused", problem))?;
                 }
+                Err(trouble) => self.trouble(trouble)?,
             }
         }
         self.tracker.chunk_arrived(jobs);
         Ok(())
     }
 
-    fn looked(&mut self, id: JobId, reply: Result<JobDetail, Error>) -> Result<(), CliError> {
+    fn looked(
+        &mut self,
+        id: JobId,
+        reply: Result<Option<Looked>, Trouble>,
+    ) -> Result<(), CliError> {
         self.looks -= 1;
-        let detail = match reply {
-            Ok(detail) => detail,
-            Err(Error::NotFound(_)) => return self.vanished(id),
+        let looked = match reply {
+            Ok(Some(looked)) => looked,
+            Ok(None) => return self.vanished(id),
             Err(e) => return self.trouble(e),
         };
         let results = &*self.results;
         let was_told = |name: &Name| results.was_told(name.digest);
-        match self.tracker.judge(&detail.record.job, was_told) {
+        match self.tracker.judge(looked.job(), was_told) {
             Verdict::Waits => Ok(()),
             Verdict::Retry => {
                 let lane = self.lane.clone();
                 self.task(async move { Step::Retried(id, patient(|| lane.retry(id)).await) });
                 Ok(())
             }
-            Verdict::Ended(name) => self.write_end(&name, &detail),
+            Verdict::Ended(name) => self.write_end(&name, &looked),
         }
     }
 
-    fn retried(&mut self, id: JobId, reply: Result<(), Error>) -> Result<(), CliError> {
+    fn retried(&mut self, id: JobId, reply: Result<Retried, Trouble>) -> Result<(), CliError> {
         match reply {
-            Ok(()) => Ok(()),
+            Ok(Retried::Done) => Ok(()),
             // Another client was faster; the job's status decides.
-            Err(Error::WrongStatus { .. }) => {
+            Ok(Retried::Raced) => {
                 self.tracker.look_at(id);
                 Ok(())
             }
-            Err(Error::NotFound(_)) => self.vanished(id),
+            Ok(Retried::Gone) => self.vanished(id),
             Err(e) => self.trouble(e),
         }
     }
@@ -438,14 +416,14 @@ impl<'a> Run<'a> {
     /// Ends the run, unless it ends already: a lane that stopped tells its reason as a step of its own. So
     /// does one whose store failed, and its reason is the first error, of which this one may only be a
     /// consequence.
-    fn trouble(&mut self, error: Error) -> Result<(), CliError> {
+    fn trouble(&mut self, error: Trouble) -> Result<(), CliError> {
         match error {
             _ if self.signals > 0 => Ok(()),
-            Error::Stopped(_) => {
+            Trouble::Lane(Error::Stopped(_)) => {
                 self.broken = true;
                 Ok(())
             }
-            error @ Error::Store(_) => {
+            error @ Trouble::Lane(Error::Store(_)) => {
                 if !self.broken {
                     self.broken = true;
                     self.task(async move {
@@ -468,8 +446,8 @@ impl<'a> Run<'a> {
         self.write_error(&name, LineError::new("not_found", message))
     }
 
-    fn write_end(&mut self, name: &Name, detail: &JobDetail) -> Result<(), CliError> {
-        let line = ResultLine::of_job(self.id(name), &name.label, detail);
+    fn write_end(&mut self, name: &Name, looked: &Looked) -> Result<(), CliError> {
+        let line = looked.line(self.id(name), &name.label);
         if line.is_answer() {
             self.tally.completed += 1;
         } else {
@@ -499,10 +477,10 @@ impl<'a> Run<'a> {
         }
         self.asking_figures = true;
         let (lane, batch) = (self.lane.clone(), self.own.before.id);
-        self.task(async move { Step::Figures(Box::new(Figures::of(&lane, batch).await)) });
+        self.task(async move { Step::Figures(Box::new(lane.figures(batch).await)) });
     }
 
-    fn show(&mut self, wait: Option<&WaitReason>) {
+    fn show(&mut self, wait: Option<Standstill>) {
         self.progress.show(&Far {
             tally: &self.tally,
             lines: self.own.lines,
@@ -514,17 +492,20 @@ impl<'a> Run<'a> {
         });
     }
 
-    fn figures(&mut self, reply: Result<Figures, Error>) -> Result<(), CliError> {
+    fn figures(&mut self, reply: Result<Figures, Trouble>) -> Result<(), CliError> {
         self.asking_figures = false;
         let Figures {
+            in_flight,
             lane,
+            wait,
+            held,
             stuck,
             batch,
             left,
         } = match reply {
             Ok(figures) => figures,
-            Err(Error::Store(StoreError::Full { .. })) => {
-                self.show(Some(&WaitReason::DiskFull));
+            Err(trouble) if trouble.is_full_disk() => {
+                self.show(Some(Standstill::of(&WaitReason::DiskFull)));
                 return Ok(());
             }
             Err(e) => return self.trouble(e),
@@ -540,13 +521,14 @@ impl<'a> Run<'a> {
             _ => 0,
         };
         let stuck = stuck.filter(|_| self.stuck_looks >= STUCK_LOOKS);
-        let unreachable = self.reach.look(&lane, Instant::now());
-        if lane.in_flight == 0 && self.end.is_none() {
-            self.end = HeldUp::of(&lane).or(unreachable).or(stuck).map(End::Held);
+        let lane = lane.as_ref();
+        let unreachable = lane.and_then(|lane| self.reach.look(lane, Instant::now()));
+        if in_flight == 0 && self.end.is_none() {
+            self.end = held.or(unreachable).or(stuck).map(End::Held);
         }
         // The summary tells the end once.
         if self.end.is_none() {
-            self.show(lane.wait_reason.as_ref());
+            self.show(wait);
         }
         Ok(())
     }
@@ -562,8 +544,10 @@ impl<'a> Run<'a> {
             Duration::ZERO
         };
         if self.signals == 1 {
-            self.progress
-                .note("stopping: the open call may finish; a second signal stops at once");
+            self.progress.note(match &self.lane {
+                Way::Here(_) => "stopping: the open call may finish; a second signal stops at once",
+                Way::There(_) => "stopping: the daemon goes on with what was handed in",
+            });
         }
         let lane = self.lane.clone();
         self.task(async move {
@@ -593,10 +577,12 @@ fn ticks() -> Interval {
 }
 
 /// Asks again while the disk is full: the lane waits it out.
-async fn patient<T, F: Future<Output = Result<T, Error>>>(ask: impl Fn() -> F) -> Result<T, Error> {
+async fn patient<T, F: Future<Output = Result<T, Trouble>>>(
+    ask: impl Fn() -> F,
+) -> Result<T, Trouble> {
     loop {
         match ask().await {
-            Err(Error::Store(StoreError::Full { .. })) => tokio::time::sleep(ROOM_WAIT).await,
+            Err(trouble) if trouble.is_full_disk() => tokio::time::sleep(ROOM_WAIT).await,
             answer => return answer,
         }
     }

@@ -4,13 +4,12 @@
 use std::collections::{HashMap, HashSet};
 use std::path::Path;
 
-use onelane::error::Error;
 use onelane::model::{Batch, BatchId, Job, JobId, JobStatus};
-use onelane::orchestrator::Orchestrator;
 
 use super::batch::{Gone, LineKey, LineKeys, path_of};
 use super::identity::{LineId, Mode, Source};
 use super::ready::Ready;
+use super::way::{Trouble, Way};
 use crate::cli::exit::CliError;
 use onelane::words::counted;
 
@@ -87,12 +86,12 @@ pub(crate) struct Elsewhere {
 impl Elsewhere {
     /// Looks through the batches of a store.
     pub(crate) async fn find(
-        lane: &Orchestrator,
+        lane: &Way,
         mine: Option<&Batch>,
         source: Source,
         lines: &LineKeys,
         word: Word,
-    ) -> Result<Self, Error> {
+    ) -> Result<Self, Trouble> {
         let mut found = Self::default();
         let mut own = HashSet::new();
         if let Some(mine) = mine {
@@ -240,10 +239,10 @@ impl Elsewhere {
     /// the others. Answers how many jobs of which batches.
     pub(crate) async fn adopt(
         &self,
-        lane: &Orchestrator,
+        lane: &Way,
         mine: BatchId,
         word: Word,
-    ) -> Result<Vec<String>, Error> {
+    ) -> Result<Vec<String>, Trouble> {
         let mut told = Vec::new();
         for (at, batch) in self.batches.iter().enumerate() {
             let jobs = self.taken(word).filter(|twin| twin.batch == at);
@@ -292,11 +291,11 @@ pub(crate) struct Others {
 impl Others {
     /// What the other batches of a store have answered or will.
     pub(crate) async fn find(
-        lane: &Orchestrator,
+        lane: &Way,
         mine: BatchId,
         source: Source,
         input: String,
-    ) -> Result<Self, Error> {
+    ) -> Result<Self, Trouble> {
         let mut known = Self {
             input,
             ..Self::default()
@@ -381,24 +380,17 @@ fn is_gone(name: &str) -> bool {
     path.is_absolute() && matches!(path.try_exists(), Ok(false))
 }
 
-async fn others(lane: &Orchestrator, mine: Option<BatchId>) -> Result<Vec<Batch>, Error> {
-    let mut batches: Vec<Batch> = Vec::new();
-    let mut after = None;
-    loop {
-        let page = lane.batches(after).await?;
-        let Some(last) = page.last() else {
-            return Ok(batches);
-        };
-        after = Some(last.id);
-        batches.extend(page.into_iter().filter(|batch| Some(batch.id) != mine));
-    }
+async fn others(lane: &Way, mine: Option<BatchId>) -> Result<Vec<Batch>, Trouble> {
+    let mut batches = lane.batches().await?;
+    batches.retain(|batch| Some(batch.id) != mine);
+    Ok(batches)
 }
 
 async fn each_job(
-    lane: &Orchestrator,
+    lane: &Way,
     batch: Option<BatchId>,
     mut each: impl FnMut(Job),
-) -> Result<(), Error> {
+) -> Result<(), Trouble> {
     let mut cursor = None;
     loop {
         let (jobs, next) = lane.batch_jobs(batch, cursor).await?;

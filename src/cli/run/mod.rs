@@ -1,4 +1,5 @@
-//! `onelane run`: a file of prompts through the lane, in process, results as they come.
+//! `onelane run`: a file of prompts through the lane, results as they come: in process, or by the daemon that has the store
+//! open.
 //!
 //! | file | what |
 //! |---|---|
@@ -10,6 +11,7 @@
 //! | `identity` | when a line is the same line in the next run: the rule behind "continues" |
 //! | `output`, `written` | the results file, and the lines of earlier runs |
 //! | `drive` | the loop: submits, watches, writes |
+//! | `way` | where lines go: the lane of this process, or a daemon |
 //! | `tracker` | its decisions about jobs: which one to look at, and the next step for it |
 //! | `left` | whether the lane, or all that is left of its jobs, waits for an operator |
 //! | `reach` | whether the run ever gets through to GLM |
@@ -31,9 +33,12 @@ mod scan;
 mod shape;
 mod summary;
 mod tracker;
+mod way;
 mod written;
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
 
 use onelane::model::{Batch, BatchId, Scope};
 use onelane::orchestrator::Orchestrator;
@@ -43,6 +48,7 @@ use tokio::time::Instant;
 
 use super::args::RunArgs;
 use super::exit::{CliError, Exit};
+use super::remote::Daemon;
 use super::start::{self, Lane};
 use crate::telemetry::{self, Signals};
 use batch::{LineKeys, Rest};
@@ -55,6 +61,7 @@ use progress::Progress;
 use reach::Reach;
 use scan::Scan;
 use summary::{End, Spent, Summary};
+use way::Way;
 
 pub(crate) use input::{Line, name, open, read};
 pub(crate) use left::{HeldUp, stuck};
@@ -62,14 +69,120 @@ pub(crate) use progress::span;
 pub(crate) use ready::Defaults;
 pub(crate) use release::{Ends, release};
 
-/// Runs a file of prompts.
-pub(crate) async fn run(args: RunArgs, json: bool) -> Result<Exit, CliError> {
+/// Who runs the lines.
+struct Runner {
+    way: Way,
+    /// The lane of this process, if it is that.
+    lane: Option<Lane>,
+    /// For how long a lane that was told to stop waits for its open calls.
+    drain: Duration,
+    /// The model of lines that name none.
+    model: String,
+    /// Whether the simulator answers.
+    simulated: bool,
+    /// The command that lists the batches of the store.
+    list: String,
+}
+
+impl Runner {
+    /// The daemon that has the store open.
+    async fn there(args: &RunArgs, daemon: Daemon, simulated: bool) -> Result<Self, CliError> {
+        let model = match &args.common.model {
+            Some(model) => model.clone(),
+            None => daemon.default_model().await?,
+        };
+        Ok(Self {
+            way: Way::There(Arc::new(daemon)),
+            lane: None,
+            drain: Duration::ZERO,
+            model,
+            simulated,
+            list: "onelane batch ls".to_owned(),
+        })
+    }
+
+    /// A lane in this process; `None`: a signal came before the store was open.
+    async fn here(
+        args: &RunArgs,
+        plan: &start::Plan,
+        signals: &mut Signals,
+    ) -> Result<Option<Self>, CliError> {
+        let Some(lane) = start::lane_in_scope(plan, Scope::Nothing, signals).await? else {
+            return Ok(None);
+        };
+        Ok(Some(Self {
+            way: Way::Here(lane.orchestrator.clone()),
+            drain: lane.drain,
+            model: lane.orchestrator.settings().glm.model.clone(),
+            simulated: plan.is_simulated(),
+            list: listing(args, &plan.config().store.path),
+            lane: Some(lane),
+        }))
+    }
+
+    /// Stops a lane of this process.
+    async fn stop(&self, signals: &mut Signals) {
+        if let Some(lane) = &self.lane {
+            lane.drain(signals).await;
+        }
+    }
+}
+
+/// Refuses what only a lane of this process can do.
+fn refuse_beside(args: &RunArgs, daemon: &Daemon, simulated: bool) -> Result<(), CliError> {
+    let no = |flag: &str, why: &str, help: &str| {
+        let url = daemon.url();
+        Err(CliError::usage(format!(
+            "{flag} is not for a run beside the daemon at {url}: {why}; nothing was sent"
+        ))
+        .help(help))
+    };
+    if args.all {
+        let why = "it sends the other jobs of the store anyway";
+        return no("--all", why, "leave it out");
+    }
+    if args.drop_rest {
+        let why = "the other jobs are those of its clients";
+        let help = "`onelane batch drop BATCH` or `onelane jobs cancel` give jobs of the daemon up";
+        return no("--drop-rest", why, help);
+    }
+    if args.resume {
+        let help =
+            "`onelane lane resume` lifts a pause, `onelane breaker reset` closes the breaker";
+        return no("--resume", "its lane is not this run's", help);
+    }
+    if args.common.simulate && !simulated {
+        let help = "leave it out, or name a daemon of `onelane serve --simulate`";
+        return no("--simulate", "it sends to GLM", help);
+    }
+    if args.common.base_url.is_some() {
+        let why = "it calls GLM where it is configured to";
+        return no("--base-url", why, "leave it out, or stop the daemon");
+    }
+    if args.simulated.latency.is_some() || args.simulated.script.is_some() {
+        let why = "its simulator runs already";
+        let help = "start the daemon with them: `onelane serve --simulate --latency TIME`";
+        return no("--latency and --script", why, help);
+    }
+    Ok(())
+}
+
+/// Runs a file of prompts: by the daemon that has the store open, where there is one.
+pub(crate) async fn run(
+    args: RunArgs,
+    daemon: Option<Daemon>,
+    json: bool,
+) -> Result<Exit, CliError> {
     let mut signals = Signals::install().map_err(start::no_signals)?;
     let began = Instant::now();
-    let mode = if args.common.simulate {
-        Mode::Simulated
-    } else {
-        Mode::Real
+    // Who answers, the daemon knows.
+    let simulated = match &daemon {
+        Some(daemon) => daemon.is_simulated().await?,
+        None => args.common.simulate,
+    };
+    let mode = match simulated {
+        true => Mode::Simulated,
+        false => Mode::Real,
     };
     let path = args.input.clone();
     let input = unless_signal(&mut signals, move || input::open(&path)).await?;
@@ -79,52 +192,79 @@ pub(crate) async fn run(args: RunArgs, json: bool) -> Result<Exit, CliError> {
         None => Source::of(&args.input, mode),
     };
     let out = results_path(&args)?;
-    let plan = start::plan(&args.common, &args.simulated)?;
+    let plan = match &daemon {
+        Some(daemon) => {
+            refuse_beside(&args, daemon, simulated)?;
+            None
+        }
+        None => Some(start::plan(&args.common, &args.simulated)?),
+    };
     let mut results = Results::open(&out, source)?;
     let mut progress = Progress::new(json);
     // A run is quiet: its log does not repeat what the run prints itself.
-    let log = &plan.config().log;
-    let filter = if plan.log_was_chosen() {
-        &log.filter
-    } else {
-        "warn"
+    let log = match &plan {
+        Some(plan) => plan.config().log.clone(),
+        None => start::read(&args.common)?.config.log,
+    };
+    let filter = match &plan {
+        Some(plan) if plan.log_was_chosen() => &log.filter,
+        _ => "warn",
     };
     telemetry::init(log.format, filter, progress.sink())?;
 
-    let Some(lane) = start::lane_in_scope(&plan, Scope::Nothing, &mut signals).await? else {
+    let runner = match (daemon, &plan) {
+        (Some(daemon), _) => {
+            if !json {
+                super::note(&format!(
+                    "the daemon at {} has the store open and is asked",
+                    daemon.url()
+                ));
+            }
+            Some(Runner::there(&args, daemon, simulated).await?)
+        }
+        (None, Some(plan)) => Runner::here(&args, plan, &mut signals).await?,
+        (None, None) => None,
+    };
+    let Some(runner) = runner else {
         let problem = "interrupted before the store was open; nothing was sent";
         return Err(CliError::new(Exit::JobsFailed, problem).help("run the same command again"));
     };
-    if plan.is_simulated() && !json {
+    if runner.simulated && !json {
         super::note(start::SIMULATION);
     }
-    if let Some(told) = plan
-        .route_told(&lane.orchestrator.settings())
-        .filter(|_| !json)
+    if let (Some(plan), Some(lane)) = (&plan, &runner.lane)
+        && let Some(told) = plan.route_told(&lane.orchestrator.settings())
+        && !json
     {
         super::note(&told);
     }
     let defaults = Defaults {
         user_id: args.user.clone(),
         priority: args.priority,
-        model: lane.orchestrator.settings().glm.model.clone(),
+        model: runner.model.clone(),
+        names_model: runner.lane.is_none() && args.common.model.is_some(),
         batch: Some(BatchId::named(&batch)),
     };
-    let list = listing(&args, &plan.config().store.path);
     let preparing = Preparing {
         args: &args,
-        list: &list,
+        list: &runner.list,
         batch,
         source,
         defaults: &defaults,
     };
     let prepared = preparing
-        .prepare(input, &lane, &mut results, &mut signals, &mut progress)
+        .prepare(
+            input,
+            &runner.way,
+            &mut results,
+            &mut signals,
+            &mut progress,
+        )
         .await;
     let prepared = match prepared {
         Ok(prepared) => prepared,
         Err(error) => {
-            lane.drain(&mut signals).await;
+            runner.stop(&mut signals).await;
             return Err(error);
         }
     };
@@ -133,7 +273,7 @@ pub(crate) async fn run(args: RunArgs, json: bool) -> Result<Exit, CliError> {
     let chunks = input::read(input.reader(&args.input)?)?;
     let reach = Reach::new(args.connect_within);
     let mut run = Run::new(
-        &lane,
+        (runner.way.clone(), runner.drain),
         (source, own),
         defaults,
         chunks,
@@ -147,13 +287,13 @@ pub(crate) async fn run(args: RunArgs, json: bool) -> Result<Exit, CliError> {
     drop(run);
     progress.clear();
     if !drained {
-        lane.drain(&mut signals).await;
+        runner.stop(&mut signals).await;
     }
     let end = driven?;
     if end == End::Complete {
         results.finish()?;
     }
-    let (spent, rest) = books(&lane.orchestrator, &before, spent).await;
+    let (spent, rest) = books(&runner.way, &before, spent).await;
     let summary = Summary {
         input: input::name(&args.input),
         results: results.path().display().to_string(),
@@ -163,9 +303,9 @@ pub(crate) async fn run(args: RunArgs, json: bool) -> Result<Exit, CliError> {
         batch_id: before.id,
         gone,
         other_jobs: rest.jobs,
-        list,
+        simulated: runner.simulated,
+        list: runner.list,
         spent,
-        simulated: plan.is_simulated(),
         end,
     };
     // Results on standard output are not mixed with anything.
@@ -189,11 +329,15 @@ fn elapsed_ms(since: Instant) -> u64 {
 }
 
 /// What a stopped lane's store says of a run: what its batch came to, and what else waits.
-async fn books(lane: &Orchestrator, before: &Batch, known: Spent) -> (Spent, Rest) {
+async fn books(lane: &Way, before: &Batch, known: Spent) -> (Spent, Rest) {
     let Ok(Some(now)) = lane.batch(before.id).await else {
         return (known, Rest::default());
     };
-    let rest = Rest::of(lane, &now).await.unwrap_or_default();
+    // What else a daemon has is no business of a run.
+    let rest = match lane.here() {
+        Some(lane) => Rest::of(lane, &now).await.unwrap_or_default(),
+        None => Rest::default(),
+    };
     (Spent::since(before, &now), rest)
 }
 
@@ -220,13 +364,14 @@ impl Preparing<'_> {
     async fn prepare(
         &self,
         input: Input,
-        lane: &Lane,
+        lane: &Way,
         results: &mut Results,
         signals: &mut Signals,
         progress: &mut Progress,
     ) -> Result<Prepared, CliError> {
-        let (args, lane) = (self.args, &lane.orchestrator);
+        let args = self.args;
         if !args.resume
+            && let Some(lane) = lane.here()
             && let Some(was) = release::order(lane).await?
         {
             return Err(batch::stopped_by_order(&was));
@@ -290,16 +435,19 @@ impl Preparing<'_> {
         if let Some(now) = lane.batch(before.id).await? {
             before = now;
         }
-        self.rest(lane, &before, progress).await?;
-        if let Some(was) = release(lane, self.ends()).await? {
-            progress.note(&format!("resuming; {was}"));
+        // The lane of a daemon is its operator's.
+        if let Some(lane) = lane.here() {
+            self.rest(lane, &before, progress).await?;
+            if let Some(was) = release(lane, self.ends()).await? {
+                progress.note(&format!("resuming; {was}"));
+            }
+            let scope = if args.all {
+                Scope::All
+            } else {
+                Scope::Batch(before.id)
+            };
+            lane.set_scope(scope).await?;
         }
-        let scope = if args.all {
-            Scope::All
-        } else {
-            Scope::Batch(before.id)
-        };
-        lane.set_scope(scope).await?;
         Ok(Prepared {
             own: Own {
                 before,
@@ -434,8 +582,6 @@ fn same_file(a: &Path, b: &Path) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
 
     #[tokio::test(start_paused = true)]

@@ -62,13 +62,13 @@ impl Progress {
         self.bar.set_length(far.lines.unwrap_or(0).max(tally.lines));
         self.bar.set_position(tally.done_before + tally.ended());
         self.bar.set_message(far.words());
-        let wait = *wait;
-        if wait.is_some_and(|wait| wait.stops_all() && wait.waits_for_operator()) {
+        let wait = wait.as_ref();
+        if wait.is_some_and(|wait| wait.ends_the_run) {
             return;
         }
         let told = wait
-            .filter(|wait| is_worth_a_line(wait))
-            .map(ToString::to_string);
+            .filter(|wait| wait.is_long)
+            .map(|wait| wait.text.clone());
         if self.tells_waits && self.told != told {
             self.note(told.as_deref().unwrap_or("the lane goes on"));
         }
@@ -94,8 +94,19 @@ impl Progress {
     }
 }
 
+/// Why nothing goes on.
+#[derive(Debug, Clone)]
+pub(crate) struct Standstill {
+    /// The reason in words.
+    pub(crate) text: String,
+    /// Whether it may be long.
+    pub(crate) is_long: bool,
+    /// Whether a run ends with it: nothing goes on until an operator acts.
+    pub(crate) ends_the_run: bool,
+}
+
 /// Whether a wait may be long: retries, paces and probes come and go.
-fn is_worth_a_line(wait: &WaitReason) -> bool {
+pub(crate) fn is_worth_a_line(wait: &WaitReason) -> bool {
     match wait {
         WaitReason::Hold(_)
         | WaitReason::Breaker { .. }
@@ -132,7 +143,7 @@ pub(crate) struct Far<'a> {
     /// What they came to.
     pub(crate) spent: &'a Spent,
     /// Why nothing goes on, if nothing does.
-    pub(crate) wait: Option<&'a WaitReason>,
+    pub(crate) wait: Option<Standstill>,
     /// Whether a signal has asked it to stop.
     pub(crate) stopping: bool,
     /// For how long lines have been sent, whatever the clock was set to meanwhile.
@@ -144,9 +155,9 @@ pub(crate) struct Far<'a> {
 impl Far<'_> {
     fn words(&self) -> String {
         let tally = self.tally;
-        let mut parts = vec![match self.wait {
+        let mut parts = vec![match &self.wait {
             _ if self.stopping => "stopping".to_owned(),
-            Some(wait) => format!("waiting: {}", relative(&wait.to_string(), self.now)),
+            Some(wait) => format!("waiting: {}", relative(&wait.text, self.now)),
             None => "sending".to_owned(),
         }];
         let elapsed_ms = self.elapsed_ms;
@@ -228,12 +239,12 @@ mod tests {
     use super::super::release::tests::lane;
     use super::*;
 
-    fn far<'a>(tally: &'a Tally, spent: &'a Spent, wait: Option<&'a WaitReason>) -> Far<'a> {
+    fn far<'a>(tally: &'a Tally, spent: &'a Spent, wait: Option<&WaitReason>) -> Far<'a> {
         Far {
             tally,
             lines: Some(100),
             spent,
-            wait,
+            wait: wait.map(Standstill::of),
             stopping: false,
             elapsed_ms: 20_000,
             now: Timestamp::from_millis(20_000),

@@ -15,6 +15,8 @@ pub(crate) struct Defaults {
     pub(crate) priority: i32,
     /// The model that the lane gives them.
     pub(crate) model: String,
+    /// Whether they name it, since the lane would give them another one.
+    pub(crate) names_model: bool,
     /// The batch that they belong to.
     pub(crate) batch: Option<BatchId>,
 }
@@ -44,10 +46,15 @@ impl Defaults {
 
     /// The job of a line.
     pub(crate) fn submission(&self, idempotency_key: Option<String>, asked: Asked) -> Submission {
+        let by_default = || self.names_model && asked.request.model().is_none();
+        let model = match asked.model {
+            None if by_default() => Some(self.model.clone()),
+            model => model,
+        };
         Submission {
             idempotency_key,
             request: asked.request,
-            model: asked.model,
+            model,
             user_id: asked.user_id.unwrap_or_else(|| self.user_id.clone()),
             content_id: asked.content_id,
             session: asked.session.map(Into::into),
@@ -81,6 +88,7 @@ mod tests {
             user_id: "nightly".to_owned(),
             priority: -5,
             model: "glm-4.7".to_owned(),
+            names_model: false,
             batch: None,
         };
         let id = LineId::parse("run-00000000-00000000000000000000000000000001").unwrap();

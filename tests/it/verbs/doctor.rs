@@ -19,6 +19,7 @@ fn doctor_looks_at_everything_and_says_what_to_do() {
         "ok    key",
         "ok    glm",
         "ok    store",
+        "MB free beside the store",
         "ok    daemon",
         "ok    lane",
         "all well",

@@ -16,6 +16,7 @@ mod call;
 mod callback;
 mod client_key;
 mod clock_steps;
+mod condition;
 mod delay;
 mod delivery;
 mod event;
@@ -82,6 +83,7 @@ pub use client_key::{
     KeyState, KeyStep, NoKeyBudget, NoKeyId, OldSecret,
 };
 pub use clock_steps::ClockSteps;
+pub use condition::{Finding, Findings, Prunable, StoreFigures, TableFigures, TimeSpan};
 pub use delay::{Due, Wait};
 pub use delivery::{
     CallbackUrl, DELIVERY_EVENTS, Delivery, DeliveryChange, DeliveryCounts, DeliveryId,

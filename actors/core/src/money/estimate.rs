@@ -11,7 +11,7 @@ use crate::model::json;
 use crate::model::{Face, Request, Usage};
 
 /// Tokens that a call may take.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, JsonSchema)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[schemars(rename = "EstimatedTokens")]
 #[serde(rename_all = "camelCase")]
 pub struct Estimate {
