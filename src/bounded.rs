@@ -22,10 +22,6 @@ const MEMBERS_MAX: usize = 200;
 const TEXT_BYTES_MAX: usize = 64 * 1024;
 
 /// Reads JSON whole, or not at all when it has too many values.
-#[cfg_attr(
-    not(feature = "api"),
-    expect(dead_code, reason = "changes of the configuration alone")
-)]
 pub(crate) fn whole(text: &str) -> serde_json::Result<Value> {
     read(text, Rest::Refused, VALUES_MAX)
 }

@@ -129,6 +129,9 @@ pub enum Error {
     /// No endpoint of this name is configured.
     #[error("there is no endpoint {0} in [webhooks.endpoints]")]
     NoSuchEndpoint(String),
+    /// The provider may not be asked what it counts.
+    #[error("GLM is not asked what it counts; set account.enabled = true")]
+    AccountNotAsked,
     /// Nothing is held there.
     #[error("{0} is not held")]
     NoSuchHold(HoldScope),

@@ -18,6 +18,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use serde_json::value::RawValue;
 
 pub use sessions::StatisticsError;
+pub(crate) use sessions::each_call;
 pub use table::to_csv;
 pub(crate) use table::{csv_head, csv_row};
 

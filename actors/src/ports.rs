@@ -12,10 +12,11 @@ use crate::marks::Marks;
 use crate::relay::Relay;
 
 use onelane_core::model::{
-    AlertBook, Applied, AttemptNo, AuditEntry, AuditId, Batch, BatchId, BatchInput, CallRecord,
-    ClientKey, DeliveryCounts, Endpoint, Face, Failure, FailureClass, FileId, Findings,
-    HookEndpoint, Job, JobId, PassedHeaders, Refusal, Request, RequestId, Retention, Reuse,
-    SessionId, StoreFigures, StoredFile, Timeouts, Timestamp, Transition, Usage, UsageRow, code,
+    AlertBook, Applied, AttemptNo, AuditEntry, AuditId, Balance, Batch, BatchId, BatchInput,
+    CallRecord, ClientKey, Day, DeliveryCounts, Endpoint, Face, Failure, FailureClass, FileId,
+    Findings, HookEndpoint, Job, JobId, Metered, PassedHeaders, Quota, Refusal, Request, RequestId,
+    Retention, Reuse, SessionId, StoreFigures, StoredFile, Timeouts, Timestamp, Transition, Usage,
+    UsageRow, code,
 };
 pub use onelane_core::model::{
     CallFilter, CallPage, DeliveryFilter, DeliveryPage, GlmAnswer, GlmOutcome, JobFilter, JobPage,
@@ -362,6 +363,30 @@ pub type GlmFuture = Pin<Box<dyn Future<Output = GlmOutcome> + Send>>;
 /// The future of an asynchronous submission.
 pub type TaskFuture = Pin<Box<dyn Future<Output = TaskOutcome> + Send>>;
 
+/// What the provider itself counts is asked of this account, within this time. Such a question is no call: it takes no slot
+/// and buys nothing.
+#[derive(Debug, Clone)]
+pub struct AccountAsk {
+    /// Where, with which key.
+    pub endpoint: Endpoint,
+    /// When it is given up, in milliseconds.
+    pub timeout_ms: u64,
+}
+
+/// Why the provider did not tell.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum NotTold {
+    /// This provider, or this kind of account, has no such thing.
+    #[error("it is not offered for this account")]
+    NotOffered,
+    /// It could not be asked, or what it answered makes no sense. Tells no secret.
+    #[error("{0}")]
+    Failed(String),
+}
+
+/// The future of a question about the account.
+pub type AccountFuture<T> = Pin<Box<dyn Future<Output = Result<T, NotTold>> + Send>>;
+
 /// GLM over some transport.
 pub trait Glm: Send + Sync + 'static {
     /// Makes one call. It ends within its timeouts, never panics on what a server sends, and when
@@ -383,6 +408,24 @@ pub trait Glm: Send + Sync + 'static {
     fn fetch_task(&self, call: GlmCall, task_id: String, abort: CancellationToken) -> GlmFuture {
         let _ = (call, task_id, abort);
         Box::pin(async { GlmOutcome::Failed(no_tasks(), Usage::default()) })
+    }
+
+    /// How the windows of the account's plan stand.
+    fn quota(&self, ask: AccountAsk) -> AccountFuture<Quota> {
+        let _ = ask;
+        Box::pin(async { Err(NotTold::NotOffered) })
+    }
+
+    /// What is left of the account's money.
+    fn balance(&self, ask: AccountAsk) -> AccountFuture<Balance> {
+        let _ = ask;
+        Box::pin(async { Err(NotTold::NotOffered) })
+    }
+
+    /// What the provider counted on one of its days, by model.
+    fn metered(&self, ask: AccountAsk, day: Day) -> AccountFuture<Vec<Metered>> {
+        let _ = (ask, day);
+        Box::pin(async { Err(NotTold::NotOffered) })
     }
 
     /// The URL that a call of this face goes to, for the call log.

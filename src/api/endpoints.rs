@@ -14,9 +14,9 @@ use super::problem::Kind;
 use super::submission::IDEMPOTENCY_KEY;
 use super::upload::FORM;
 use super::{
-    admin, audit, batches, billing, bulk, control, estimate, events, files, follow, gateway,
-    granted, input_items, jobs, keys, lane_batches, log, messages, models, notify, responses,
-    scrape, service, store, tasks,
+    account, admin, audit, batches, billing, bulk, control, estimate, events, files, follow,
+    gateway, granted, input_items, jobs, keys, lane_batches, log, messages, models, notify,
+    responses, scrape, service, store, tasks,
 };
 
 /// Refusals of a submission by the lane.
@@ -510,6 +510,16 @@ fn money() -> Vec<Endpoint> {
         .errors(&[Kind::UnpricedModel, Kind::CallbackRefused])
         .example(json!({"prompt": "Name one river.", "model": "glm-4.7"})),
         row!(GET "/api/admin/glm/budgets", Look, "How the budgets stand", control::budgets),
+        row!(GET "/api/admin/glm/account", Look, "Quota and balance, as GLM told of them last", account::read)
+            .about("Asked now and then where `account.enabled` says so. No call of the lane waits for it."),
+        row!(GET "/api/admin/glm/account/reconciliation", Look,
+            "Our books beside GLM's meter, by day and model, each difference with its cause", account::reconcile)
+            .heavy()
+            .about(
+                "GLM is asked for each of the days that it has not told of; they are its own, of UTC+8. A call counts where \
+                 GLM counts it: on the day on which it began or ended, for the model that was called or that answered.",
+            )
+            .errors(&[Kind::AccountNotAsked]),
         row!(GET "/api/admin/glm/maybe-billed", Look,
             "Attempts that GLM may have billed although no answer is stored", billing::list),
         row!(GET "/api/admin/glm/maybe-billed/{jobId}/{attempt}/received", Operate,

@@ -22,6 +22,7 @@
 //! | `response`, `background`, `input_items` | a response in the background, its stream, and what it was asked |
 //! | `jobs`, `tasks`, `service` | handlers for programs, for GLM's asynchronous pair, for whoever asks what there is |
 
+mod account;
 mod admin;
 mod amount;
 mod answer;

@@ -299,6 +299,7 @@ impl From<Error> for Problem {
             Error::NoSuchKey(_) => Kind::UnknownKey,
             Error::DeadKey(_) => Kind::DeadKey,
             Error::NoSuchHold(_) => Kind::UnknownHold,
+            Error::AccountNotAsked => Kind::AccountNotAsked,
             Error::NoSuchDelivery(_) => Kind::UnknownDelivery,
             Error::NoSuchEndpoint(_) => Kind::UnknownEndpoint,
             Error::NotFound(_) => Kind::UnknownJob,

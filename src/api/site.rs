@@ -23,7 +23,7 @@ use super::endpoint::Incoming;
 use super::hub::{Listener, Scope};
 use super::input::Reader;
 use super::request_id::RequestId;
-use super::{Api, admin, audit, query};
+use super::{Api, account, admin, audit, query};
 // What pages say and are told by.
 pub(crate) use super::answer::{EVENT_STREAM, Pieces, Reply};
 pub(crate) use super::auth::Known;
@@ -32,7 +32,7 @@ pub(crate) use super::principal::{Access, Principal};
 pub(crate) use super::problem::{Kind, Problem};
 pub(crate) use super::query::pairs;
 use crate::orchestrator::presence::Presence;
-use crate::orchestrator::{JobDetail, Orchestrator};
+use crate::orchestrator::{JobDetail, Orchestrator, Reconciled};
 use crate::statistics::Statistics;
 
 /// Bytes of a form that a page takes.
@@ -230,6 +230,14 @@ impl Visit {
         given: &[(String, String)],
     ) -> Result<(Statistics, [Day; 2]), Problem> {
         admin::summed(&self.api, self.read(given)?).await
+    }
+
+    /// Our books beside the provider's meter, as `GET account/reconciliation` tells it.
+    pub(crate) async fn reconciled(
+        &self,
+        given: &[(String, String)],
+    ) -> Result<Reconciled, Problem> {
+        account::reconciled(&self.api, &self.read(given)?).await
     }
 
     async fn given(

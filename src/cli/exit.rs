@@ -16,7 +16,7 @@ use crate::telemetry::LogError;
 pub(crate) enum Exit {
     /// All done.
     Done = 0,
-    /// Some jobs failed, or are not done: the run was interrupted, the lane broke down.
+    /// Some jobs failed, or are not done: the run was interrupted, the lane broke down; books that were compared differ.
     JobsFailed = 1,
     /// Wrong usage or configuration; nothing was sent.
     Usage = 2,

@@ -54,7 +54,8 @@ pub use reread::Reread;
 #[cfg(feature = "desk")]
 pub(crate) use schema::{LEAVES, Leaf, at};
 pub use sections::{
-    BudgetSection, Config, LogFormat, LogSection, MoneySection, ServerSection, StoreSection,
+    AccountSection, BudgetSection, Config, LogFormat, LogSection, MoneySection, ServerSection,
+    StoreSection,
 };
 pub use stored::{setting_path, stored_changes, without_stored_change};
 #[cfg(feature = "api")]

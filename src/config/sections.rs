@@ -9,7 +9,7 @@ use onelane_core::model::setting::{
 use onelane_core::model::{
     AlertSettings, Amount, BatchSettings, BreakerSettings, Budget, BudgetRules, BudgetScope,
     Calendar, Cost, Currency, DoubtSettings, GatewaySettings, GlmSettings, LaneSettings, NamedLane,
-    PolicyOverride, Retention, RetrySettings, Secret, Unpriced, limits,
+    Nanos, PolicyOverride, Retention, RetrySettings, Secret, Unpriced, limits,
 };
 use onelane_core::{section, words};
 use serde::{Deserialize, Serialize, Serializer};
@@ -42,6 +42,9 @@ section! {
         ];
         /// What calls cost, and what they may cost.
         money: MoneySection = MoneySection::default() => [at_top()];
+        /// What GLM itself counts of the account: the quota of a plan, the balance, tokens by day and model. Undocumented
+        /// there, asked beside the lane, free of charge.
+        account: AccountSection = AccountSection::default();
         /// The file that everything is in.
         store: StoreSection = StoreSection::default() => [at_top()];
         /// The HTTP API.
@@ -121,6 +124,13 @@ section! {
     }
 }
 
+impl AccountSection {
+    /// The balance that is low in any case.
+    pub(crate) fn low_balance(&self) -> Option<Nanos> {
+        text::nanos(self.low_balance.as_deref()?).ok()
+    }
+}
+
 impl BudgetSection {
     fn goes_together(&self, place: &Place, errors: &mut Vec<SettingsError>) {
         match (&self.amount, self.tokens) {
@@ -160,6 +170,23 @@ impl BudgetSection {
             limit,
             rules: self.rules,
         })
+    }
+}
+
+section! {
+    /// `[account]`: what GLM itself counts of the account.
+    #[derive(Eq)]
+    pub struct AccountSection {
+        /// true asks GLM how quota and balance stand: they are shown, watched by the alerts "quota" and "balance", and a
+        /// quota that is used up without a word of when it opens is held until its meter says. Needs a base URL at
+        /// GLM's own host, or at one that passes such questions on.
+        enabled: bool = false;
+        /// How often it is asked.
+        every_ms: u64 = 300_000 => [within(1_000..=limits::DAY_MS)];
+        /// How long an answer may take.
+        timeout_ms: u64 = 10_000 => [within(1..=600_000)];
+        /// The alert "balance" is raised at this balance in any case, in its own currency.
+        low_balance: Option<String> = None => [text(text::amount).sample("\"10\"")];
     }
 }
 

@@ -171,6 +171,7 @@ impl AlertRow {
                 Watched::QueueLength | Watched::QueueAge => "/desk/jobs?status=pending",
                 Watched::ErrorRate | Watched::ForeignAnswer => "/desk/calls?outcome=failed",
                 Watched::ResponseTime => "/desk/models",
+                Watched::Quota | Watched::Balance => "/",
             },
         }
     }

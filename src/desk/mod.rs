@@ -29,6 +29,7 @@
 //! | `search`, `waterfall` | jobs by their words; the picture of a life |
 //! | `overview`, `jobs`, `job`, `audit`, `orders` | the pages, and what their forms do |
 //! | `usage`, `models`, `chart` | what calls came to, by day, model, user and key; models side by side; their pictures |
+//! | `reconciliation` | our books beside GLM's meter |
 //! | `budgets`, `holds`, `calls` | limits and how they stand; what is held, and the breaker; the call log |
 //! | `slots`, `timeline` | who held each slot when, and what the gaps were |
 //! | `batches`, `keys`, `alerts` | jobs that belong together; client keys; what is bad and who was told |
@@ -63,6 +64,7 @@ mod orders;
 mod overview;
 mod reasons;
 mod recent;
+mod reconciliation;
 mod search;
 mod sessions;
 mod show;

@@ -3,7 +3,8 @@
 use askama::Template;
 use onelane_actors::ports::{JobFilter, JobRecord};
 use onelane_core::model::{
-    Alert, BudgetKey, BudgetStatus, CallOutcome, CallRecord, Job, JobStatus, Timestamp, WaitReason,
+    Alert, BudgetKey, BudgetStatus, CallOutcome, CallRecord, Job, JobStatus, QuotaWindow,
+    Timestamp, WaitReason,
 };
 use onelane_core::scheduler::LaneSnapshot;
 
@@ -12,6 +13,7 @@ use super::frame::{Frame, Nav};
 use super::headline::{Headline, Open, Tone, tone};
 use super::recent::{Recent, waited};
 use super::show::{When, duration, money, number, percent, short};
+use super::terms::Terms;
 use super::words::{Lang, Words, fill};
 use super::{alarm, meaning, reasons};
 
@@ -19,6 +21,8 @@ use super::{alarm, meaning, reasons};
 const NEXT: usize = 5;
 /// Calls that stand below "latest".
 const LATEST: usize = 10;
+/// Windows of the account's quota that are shown.
+const WINDOWS: usize = 8;
 /// Running calls that are shown.
 const RUNNING: usize = 16;
 
@@ -38,6 +42,9 @@ struct Overview {
     priorities: Vec<ReasonRow>,
     alerts: Vec<AlertRow>,
     budgets: Vec<BudgetRow>,
+    t: &'static Terms,
+    quota: Vec<QuotaRow>,
+    balance: Option<String>,
     calls: Vec<CallRow>,
     concurrency: u16,
 }
@@ -108,6 +115,15 @@ pub(super) struct BudgetRow {
     pub(super) until: When,
 }
 
+/// A window of the account's quota.
+struct QuotaRow {
+    name: String,
+    used: String,
+    per_mille: u64,
+    tone: &'static str,
+    anew: Option<When>,
+}
+
 struct CallRow {
     when: When,
     id: String,
@@ -150,7 +166,16 @@ pub(super) async fn page(asked: Asked) -> Answered {
     let counts = snapshot.wait_counts.iter().filter(|(_, count)| **count > 0);
     let mut counts: Vec<(&str, u64)> = counts.map(|(name, count)| (*name, *count)).collect();
     counts.sort_by_key(|(_, count)| std::cmp::Reverse(*count));
+    let account = lane.account();
+    let windows = account.quota.map(|quota| quota.windows).unwrap_or_default();
     let page = Overview {
+        t: Terms::of(lang),
+        quota: windows
+            .iter()
+            .take(WINDOWS)
+            .map(|window| QuotaRow::of(window, now, w))
+            .collect(),
+        balance: account.balance.map(|balance| money(balance.available)),
         frame: asked.frame(Nav::Overview).await?,
         line: Headline::of(snapshot, metrics.jobs.pending, open, now, (lang, w)),
         maybe_billed: (metrics.maybe_billed > 0)
@@ -310,6 +335,27 @@ impl BudgetRow {
             per_mille: u64::try_from(per_mille).unwrap_or(1_000).min(1_000),
             tone: tone.class(),
             until: When::of(status.until, now, w),
+        }
+    }
+}
+
+impl QuotaRow {
+    fn of(window: &QuotaWindow, now: Timestamp, w: &Words) -> Self {
+        let per_mille = window.used_e4.map(|share| (share / 10).min(1_000));
+        let tone = match per_mille {
+            Some(1_000) => Tone::Bad,
+            Some(900..) => Tone::Warn,
+            _ => Tone::Ok,
+        };
+        Self {
+            name: window.to_string(),
+            used: window.used_e4.map_or_else(
+                || w.none.to_owned(),
+                |share| format!("{} %", percent(share as f64 / 10_000.0)),
+            ),
+            per_mille: per_mille.unwrap_or(0),
+            tone: tone.class(),
+            anew: window.resets_at.map(|at| When::of(at, now, w)),
         }
     }
 }

@@ -10,7 +10,7 @@ use super::asked::{Answered, Asked, Parts};
 use super::gate::Entry;
 use super::{
     Desk, alerts, audit, batches, budgets, calls, config, files, gate, holds, job, jobs, keys,
-    live, models, orders, overview, slots, usage,
+    live, models, orders, overview, reconciliation, slots, usage,
 };
 use crate::api::site::{Access, Kind, Paths, Problem, Reply, Visit};
 
@@ -83,6 +83,7 @@ pub(super) fn pages() -> Table {
         GET "/desk/audit" Look audit::list;
         GET "/desk/usage" Look usage::page;
         GET "/desk/usage.csv" Look usage::csv;
+        GET "/desk/reconciliation" Look reconciliation::page;
         GET "/desk/models" Look models::page;
         GET "/desk/budgets" Look budgets::page;
         GET "/desk/holds" Look holds::page;

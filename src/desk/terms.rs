@@ -47,6 +47,38 @@ catalogue! {
     calls_over_time: "Calls by {}", "每{}调用数";
     n_calls: "{} calls", "{} 次调用";
     more_rows: "{} more rows; the CSV has all of them.", "还有 {} 行，CSV 中包含全部。";
+    // Our books beside GLM's meter.
+    reconciliation: "Our books and GLM's", "账目核对";
+    reconciliation_about: "Tokens of each day and model, as they are booked here and as GLM counts them. Days are GLM's own, of UTC+8.", "按天、按模型比较本地账目与 GLM 统计的令牌数。日期按 GLM 的 UTC+8 计算。";
+    not_asked: "not asked", "未查询";
+    not_asked_about: "GLM is not asked what it counts. Set account.enabled = true in the settings.", "未向 GLM 查询用量。请在配置中设置 account.enabled = true。";
+    books_agree: "they agree", "一致";
+    books_differ: "they differ", "不一致";
+    not_whole: "not all is told", "数据不全";
+    compared: "{} to {}", "{} 至 {}";
+    days_not_told: "GLM did not tell of {}: {}", "GLM 未提供 {} 的数据：{}";
+    calls_gone: "{} calls of that time are in the log no more: what they used seems not to be ours.", "该时段有 {} 次调用已从日志中清除，其用量会显示为不属于本机。";
+    differences: "Differences", "差异";
+    difference: "difference", "差异";
+    cause: "cause", "原因";
+    side_by_side: "Side by side", "对照";
+    our_calls: "our calls", "本地调用";
+    glms_calls: "GLM's calls", "GLM 调用";
+    our_tokens: "our tokens", "本地令牌";
+    glms_tokens: "GLM's tokens", "GLM 令牌";
+    more_lines: "{} more days and models", "还有 {} 行";
+    in_doubt: "in doubt", "存疑";
+    in_doubt_about: "Nobody knows here whether these calls were billed.", "本地不清楚这些调用是否计费。";
+    switched: "model switched", "模型被替换";
+    switched_about: "GLM counts them by the model that answered.", "GLM 按实际回答的模型统计。";
+    usage_missing: "usage missing", "缺少用量";
+    usage_missing_about: "The answers did not tell their tokens, or told them in part.", "回答未给出令牌数，或不完整。";
+    not_ours: "not ours", "非本机调用";
+    not_ours_about: "Another program has the key, or another store of ours.", "其他程序或其他存储使用了同一密钥。";
+    not_metered: "not metered", "未统计";
+    not_metered_about: "GLM did not count what it answered.", "GLM 未统计其已回答的调用。";
+    quota: "Quota", "额度";
+    balance: "balance", "余额";
     // Models.
     today: "today", "今天";
     days: "{} days", "{} 天";

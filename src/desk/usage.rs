@@ -44,6 +44,7 @@ struct Usage {
     rows: Vec<Row>,
     left_out: Option<String>,
     csv: String,
+    has_meter: bool,
 }
 
 struct Row {
@@ -136,6 +137,7 @@ pub(super) async fn page(asked: Asked) -> Answered {
             .collect(),
         left_out: (left_out > 0).then(|| fill(t.more_rows, &[&number(left_out as u64)])),
         csv: link("/desk/usage.csv", &grouped(&by)),
+        has_meter: asked.lane().account().enabled,
         by,
     };
     asked.page(&page)

@@ -4,10 +4,12 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use onelane_actors::ports::{Clock, Glm, GlmCall, GlmFuture, GlmOutcome, TaskFuture};
+use onelane_actors::ports::{
+    AccountAsk, AccountFuture, Clock, Glm, GlmCall, GlmFuture, GlmOutcome, TaskFuture,
+};
 use onelane_core::model::{
-    CALL_ID_HEADERS, Failure, FailureClass, KeyHeader, NoUpstream, PassedHeaders, Received,
-    RequestId, Secret, SessionId, Timeouts, Usage, code, limits,
+    Balance, CALL_ID_HEADERS, Day, Failure, FailureClass, KeyHeader, Metered, NoUpstream,
+    PassedHeaders, Quota, Received, RequestId, Secret, SessionId, Timeouts, Usage, code, limits,
 };
 use reqwest::header::{
     AUTHORIZATION, CONNECTION, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue,
@@ -15,6 +17,7 @@ use reqwest::header::{
 use reqwest::{Method, Request, StatusCode, Url};
 use tokio_util::sync::CancellationToken;
 
+use super::account::AccountDesk;
 use super::classify::{Reader, classify};
 use super::decode::{decode, is_readable};
 use super::exchange::{BodyEnd, Ended, Reply, exchange};
@@ -44,6 +47,7 @@ pub struct HttpGlm {
     pool: Arc<Pool>,
     route: Arc<Route>,
     clock: Arc<dyn Clock>,
+    desk: Arc<AccountDesk>,
 }
 
 impl HttpGlm {
@@ -56,6 +60,7 @@ impl HttpGlm {
     pub fn by(route: Route, clock: Arc<dyn Clock>) -> Result<Self, HttpGlmError> {
         Ok(Self {
             pool: Arc::new(Pool::new(route.clone())?),
+            desk: Arc::new(AccountDesk::new(route.clone())),
             route: Arc::new(route),
             clock,
         })
@@ -76,6 +81,21 @@ impl Glm for HttpGlm {
     fn fetch_task(&self, call: GlmCall, task_id: String, abort: CancellationToken) -> GlmFuture {
         let glm = self.clone();
         Box::pin(async move { glm.fetch(&call, &task_id, &abort).await })
+    }
+
+    fn quota(&self, ask: AccountAsk) -> AccountFuture<Quota> {
+        let desk = Arc::clone(&self.desk);
+        Box::pin(async move { desk.quota(&ask).await })
+    }
+
+    fn balance(&self, ask: AccountAsk) -> AccountFuture<Balance> {
+        let desk = Arc::clone(&self.desk);
+        Box::pin(async move { desk.balance(&ask).await })
+    }
+
+    fn metered(&self, ask: AccountAsk, day: Day) -> AccountFuture<Vec<Metered>> {
+        let desk = Arc::clone(&self.desk);
+        Box::pin(async move { desk.metered(&ask, day).await })
     }
 }
 

@@ -10,8 +10,10 @@
 //! * `usage` reads what an answer used, without filling up what it does not say.
 //! * `classify` gives a failure its class, from the table in `errors.json` ([`ErrorTable`]).
 //! * `tasks` hands calls over to GLM's asynchronous API and fetches their answers.
+//! * `account` asks what GLM itself counts: quota, balance, tokens by model.
 //! * `reset` reads the moment at which a quota opens again out of GLM's words, `retry_after` the header of that name.
 
+mod account;
 mod classify;
 mod connect;
 mod decode;
@@ -38,6 +40,7 @@ mod http_tests;
 #[cfg(feature = "simulator")]
 mod tasks_tests;
 
+pub(crate) use account::span_of;
 pub(crate) use classify::class_of_status;
 pub use errors::{ErrorRow, ErrorTable, RowClass};
 pub use fault::HttpGlmError;

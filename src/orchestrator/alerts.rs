@@ -2,12 +2,13 @@
 
 use std::collections::BTreeMap;
 
+use onelane_actors::ports::UsageFilter;
 use onelane_actors::protocol::QueueMsg;
 use onelane_core::model::{
-    AlertBook, AlertRules, CallRecord, Currency, Event, Nanos, Timestamp, Transition, Watched,
-    limits,
+    AlertBook, AlertRules, Balance, CallRecord, Currency, Day, Event, Nanos, Timestamp, Transition,
+    Watched, limits,
 };
-use onelane_core::notify::alert::{AlertChange, Alerts, Inputs, changes};
+use onelane_core::notify::alert::{AlertChange, Alerts, BalanceLeft, Inputs, changes};
 
 use super::Orchestrator;
 use crate::error::Error;
@@ -100,6 +101,11 @@ impl Orchestrator {
             true => Vec::new(),
             false => self.budgets().await?,
         };
+        let account = self.account();
+        let balance = match account.balance {
+            Some(balance) => Some(self.balance_left(balance, now).await?),
+            None => None,
+        };
         let inputs = Inputs {
             calls: &calls,
             ready: lane.ready as u64,
@@ -109,6 +115,8 @@ impl Orchestrator {
             breaker: self.breaker().state,
             holds: &lane.holds,
             route: lane.unreachable.as_ref(),
+            quota: &account.quota.map(|quota| quota.windows).unwrap_or_default(),
+            balance,
         };
         let mut alerts = match watcher.alerts.take() {
             Some(alerts) => alerts,
@@ -143,6 +151,31 @@ impl Orchestrator {
         let since = now.minus_ms(reach_ms);
         self.read(move |store| store.calls_since(since, limits::ALERT_CALLS_MAX))
             .await
+    }
+
+    /// How long a balance lasts: at the pace of today and yesterday.
+    async fn balance_left(&self, balance: Balance, now: Timestamp) -> Result<BalanceLeft, Error> {
+        let available = balance.available;
+        let calendar = self.settings().calendar;
+        let today = calendar.day(now);
+        let yesterday = Day(today.0.saturating_sub(1));
+        let days = UsageFilter {
+            start: yesterday,
+            end: today,
+            ..UsageFilter::default()
+        };
+        let rows = self.read(move |store| store.usage(&days)).await?;
+        let spent = rows
+            .iter()
+            .filter_map(|row| row.cost.get(&available.currency));
+        let spent = spent.fold(0, |sum: Nanos, nanos| sum.saturating_add(*nanos));
+        let elapsed_ms = now.since(calendar.start_of(yesterday)).max(1);
+        let a_day = i128::from(spent) * i128::from(limits::DAY_MS) / i128::from(elapsed_ms);
+        Ok(BalanceLeft {
+            available,
+            a_day: Nanos::try_from(a_day).unwrap_or(Nanos::MAX),
+            low: self.config().config.account.low_balance(),
+        })
     }
 
     async fn spent_last_hour(

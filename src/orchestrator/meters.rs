@@ -7,7 +7,9 @@ use onelane_actors::meters::Meters;
 use onelane_actors::meters::table::{self, Meter, OTHER, Values};
 use onelane_actors::ports::{CallFilter, StatusCounts};
 use onelane_actors::protocol::QueueMsg;
-use onelane_core::model::{BreakerState, DeliveryCounts, HoldKind, ScopedHold, limits};
+use onelane_core::model::{
+    BreakerState, Currency, DeliveryCounts, HoldKind, ScopedHold, WHOLE_E4, limits,
+};
 use onelane_core::scheduler::SchedulerSnapshot;
 use tokio::sync::watch;
 
@@ -130,7 +132,27 @@ impl Orchestrator {
             *most = most.max(share);
         }
         metered.set_all(&table::BUDGET_USED, &shares);
+        self.sample_account();
         Ok(())
+    }
+
+    fn sample_account(&self) {
+        let metered = &self.inner.metered;
+        let account = self.account();
+        let windows = account.quota.map(|quota| quota.windows).unwrap_or_default();
+        let used = windows.iter().filter_map(|window| {
+            let share = window.used_e4? as f64 / WHOLE_E4 as f64;
+            Some((window.to_string(), share))
+        });
+        metered.set_all(&table::QUOTA_USED, &used.collect());
+        let left = account.balance.map(|balance| balance.available);
+        for currency in [Currency::Cny, Currency::Usd, Currency::Points] {
+            // What is not told is not 0.
+            let left = left.filter(|left| left.currency == currency);
+            let left = left.map_or(f64::NAN, |left| left.nanos as f64 / 1e9);
+            let meters = metered.registry.meters();
+            meters.set(&table::ACCOUNT_BALANCE, &[currency.code()], left);
+        }
     }
 
     fn sample_queue(&self, meters: &Meters, lane: &SchedulerSnapshot) {

@@ -1,6 +1,7 @@
 //! The facade: what an embedding process, the API and the command line hold. It hides actor
 //! references and restarts: a reply that was lost with its actor is asked for again.
 
+mod account;
 mod again;
 mod alerts;
 pub(crate) mod attend;
@@ -28,6 +29,7 @@ mod notify;
 mod place;
 pub(crate) mod presence;
 pub(crate) mod previous;
+mod refusals;
 mod settings;
 mod start;
 mod submit;
@@ -58,6 +60,7 @@ use crate::estimate::CountTokens;
 use crate::registry::Registry;
 use crate::trust::Trust;
 use crate::webhooks::{HttpSender, Sender};
+pub use account::{AccountView, Reconciled};
 pub use bulk::Selection;
 pub use events::{Events, Feed};
 pub use health::{Health, NotReady};
@@ -113,6 +116,7 @@ struct Inner {
     /// The alerts as they are on disk.
     alerts: watch::Sender<AlertBook>,
     notifier: Notifier,
+    account: Arc<account::Account>,
     clients: Arc<clients::Clients>,
     metered: Arc<meters::Metered>,
     /// Whether the clock is believed.
@@ -181,9 +185,15 @@ impl Orchestrator {
         let in_force = parts.config.settings.clone().with_keys(Arc::new(keys));
         let (settings, settings_rx) = watch::channel(Arc::new(in_force));
         let metered = Arc::new(meters::Metered::new(parts.registry));
+        let account = Arc::new(account::Account::new(&parts.config.config.account));
+        let glm = Arc::new(refusals::Refusals {
+            glm: parts.glm,
+            clock: Arc::clone(&parts.clock),
+            account: Arc::clone(&account),
+        });
         let ports = Ports {
             store: parts.store,
-            glm: parts.glm,
+            glm,
             clock: parts.clock,
             instance: parts.ids.seed(),
             ids: parts.ids,
@@ -222,6 +232,13 @@ impl Orchestrator {
             trust: Arc::clone(&trust),
         };
         tokio::spawn(maintenance.run());
+        let asker = account::Asker {
+            glm: Arc::clone(&ports.glm),
+            clock: Arc::clone(&ports.clock),
+            settings: ports.settings.clone(),
+            account: Arc::clone(&account),
+        };
+        tokio::spawn(asker.run(gone.clone()));
         if let Some(is_there) = ports.store.place() {
             place::watch(is_there, runtime.clone(), supervisor.clone());
         }
@@ -240,6 +257,7 @@ impl Orchestrator {
                 closed: AtomicBool::new(false),
                 alerts: watch::Sender::new(book),
                 notifier: Notifier::default(),
+                account,
                 clients: Arc::default(),
                 metered,
                 trust,

@@ -106,6 +106,7 @@ impl Orchestrator {
         self.inner
             .settings
             .send_replace(Arc::new(loaded.settings.clone()));
+        self.inner.account.configure(&loaded.config.account);
         *self
             .inner
             .config

@@ -198,7 +198,8 @@ struct Completion<'a> {
     request_id: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
     task_status: Option<&'static str>,
-    usage: Usage,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    usage: Option<Usage>,
 }
 
 #[derive(Serialize)]
@@ -255,7 +256,8 @@ pub(crate) fn task_unknown() -> ErrorFault {
     }
 }
 
-/// The answer to `asked` with this id, as GLM shapes it; with a status when a task shows it.
+/// The answer to `asked` with this id, as GLM shapes it, with a status when a task shows it; and the tokens that are
+/// counted for it.
 pub(crate) fn completion(
     asked: &ChatRequest,
     with: &AnswerWith,
@@ -263,7 +265,7 @@ pub(crate) fn completion(
     now: Timestamp,
     id: &str,
     task_status: Option<&'static str>,
-) -> Bytes {
+) -> (Bytes, u64) {
     let said = say(&asked.form, &asked.prompt, with, length, id);
     let (prompt, completion, cached) = match with.tokens.unwrap_or(tokens) {
         Tokens::Counted => (tokens_of(&asked.prompt), said.tokens, 0),
@@ -276,13 +278,14 @@ pub(crate) fn completion(
     let wishes = &asked.wishes;
     let prompt_tokens = wishes.prompt_tokens.unwrap_or(prompt);
     let completion_tokens = wishes.completion_tokens.unwrap_or(completion);
+    let total_tokens = prompt_tokens.saturating_add(completion_tokens);
     let body = Completion {
         choices: said.choices,
         created: now.as_millis().div_euclid(1_000),
-        model: &asked.model,
+        model: with.served_by.as_ref().unwrap_or(&asked.model),
         request_id: asked.request_id.as_deref().unwrap_or(id),
         task_status,
-        usage: Usage {
+        usage: (!with.untold).then_some(Usage {
             completion_tokens,
             completion_tokens_details: CompletionDetails {
                 reasoning_tokens: said.reasoning_tokens.min(completion_tokens),
@@ -291,13 +294,13 @@ pub(crate) fn completion(
             prompt_tokens_details: PromptDetails {
                 cached_tokens: wishes.cached_tokens.unwrap_or(cached),
             },
-            total_tokens: prompt_tokens.saturating_add(completion_tokens),
-        },
+            total_tokens,
+        }),
         id,
     };
     // Strings and numbers always serialise.
     let body = serde_json::to_vec(&body).unwrap_or_default();
-    as_face(asked.face, &asked.body, body.into())
+    (as_face(asked.face, &asked.body, body.into()), total_tokens)
 }
 
 /// 14 digits of Beijing time and 16 of hex; `salt` makes it differ from all others.
@@ -434,7 +437,7 @@ mod tests {
     }
 
     fn answer(asked: &ChatRequest, tokens: Tokens) -> Value {
-        let body = completion(
+        let (body, _) = completion(
             asked,
             &AnswerWith::default(),
             (tokens, None),
@@ -628,14 +631,17 @@ mod tests {
         let processing = json!({"id": "t-1", "model": "glm-5", "request_id": "id-0001", "task_status": "PROCESSING"});
         assert_eq!(json(task_processing(&asked, "t-1")), processing);
         let with = AnswerWith::default();
-        let done = json(completion(
-            &asked,
-            &with,
-            (Tokens::Counted, None),
-            NOW,
-            "t-1",
-            Some("SUCCESS"),
-        ));
+        let done = json(
+            completion(
+                &asked,
+                &with,
+                (Tokens::Counted, None),
+                NOW,
+                "t-1",
+                Some("SUCCESS"),
+            )
+            .0,
+        );
         assert_eq!(done["id"], "t-1");
         assert_eq!(done["task_status"], "SUCCESS");
         assert_eq!(done["choices"][0]["finish_reason"], "stop");

@@ -2,10 +2,12 @@
 
 use std::fmt;
 
+use onelane_core::model::{Balance, Currency, Day};
 use onelane_core::words::counted;
 
 use super::config::{Lengths, Rule, ScriptUpdate, Span, Tokens};
 use super::fault::{AnswerWith, ErrorFault, Fault, ResetWording};
+use super::meters::AccountScript;
 use crate::glm::ErrorTable;
 
 /// A day: no test waits longer.
@@ -100,6 +102,9 @@ impl ScriptUpdate {
                 "names no model; limit is for every model",
             );
         }
+        if let Some(account) = &self.account {
+            account_script(account, faults);
+        }
         for (name, span) in [("latencyMs", self.latency_ms), ("taskMs", self.task_ms)] {
             match span {
                 Some(Span::Between { min, max }) => {
@@ -135,6 +140,35 @@ impl Faults {
             };
             self.0.push(format!("{at}{dot}{name}: {problem}"));
         }
+    }
+}
+
+fn account_script(account: &AccountScript, faults: &mut Faults) {
+    let kinds = ["TOKENS_LIMIT", "CREDIT_LIMIT", "TIME_LIMIT"];
+    for (n, window) in account.quota.iter().enumerate() {
+        let at = format!("account.quota[{n}]");
+        let is_known = kinds.contains(&window.kind.as_str());
+        let problem = format!("must be one of {}", kinds.join(", "));
+        faults.unless(is_known, &at, "type", &problem);
+    }
+    if let Some(balance) = &account.balance {
+        let at = "account.balance";
+        let is_known = ["CNY", "USD"].contains(&balance.currency.as_str());
+        faults.unless(is_known, at, "currency", "must be CNY or USD");
+        let read = Balance::parse(&balance.available, Currency::Cny);
+        faults.unless(read.is_some(), at, "available", "must be a decimal");
+    }
+    for (n, planted) in account.planted.iter().enumerate() {
+        let at = format!("account.planted[{n}]");
+        let is_named = !planted.model.trim().is_empty();
+        faults.unless(is_named, &at, "model", "names no model");
+        let is_day = planted
+            .day
+            .as_deref()
+            .is_none_or(|day| Day::parse(day).is_some());
+        faults.unless(is_day, &at, "day", "must be a day such as \"2026-11-23\"");
+        let is_any = planted.tokens != 0 || planted.calls != 0;
+        faults.unless(is_any, &at, "tokens", "is 0; leave it out");
     }
 }
 
@@ -268,6 +302,11 @@ fn answer(with: &AnswerWith, at: &str, faults: &mut Faults) {
             "must be an object",
         );
     }
+    let is_named = with
+        .served_by
+        .as_ref()
+        .is_none_or(|model| !model.trim().is_empty());
+    faults.unless(is_named, at, "servedBy", "names no model");
     if let Some(ms) = with.latency_ms {
         time(ms, at, "latencyMs", faults);
     }

@@ -9,6 +9,7 @@ use serde::de::{self, Deserializer, MapAccess, Visitor};
 use serde::{Deserialize, Serialize};
 
 use super::fault::Fault;
+use super::meters::AccountScript;
 
 /// How the simulator behaves. The default answers every key and every model at once.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -34,6 +35,8 @@ pub struct SimulatorConfig {
     pub limits: BTreeMap<String, u32>,
     /// Whether a `request_id` that came before gets 1231. It is counted in any case.
     pub refuse_duplicate_request_ids: bool,
+    /// What is told of accounts.
+    pub account: AccountScript,
     /// Seed of everything that is drawn: latencies and the chances of rules.
     pub seed: u64,
     /// Played from the front, one step a request for work, whatever the request. Looking at a task
@@ -56,6 +59,7 @@ impl Default for SimulatorConfig {
             limit: 0,
             limits: BTreeMap::new(),
             refuse_duplicate_request_ids: false,
+            account: AccountScript::default(),
             seed: 1,
             script: Vec::new(),
             rules: Vec::new(),
@@ -338,4 +342,6 @@ pub struct ScriptUpdate {
     pub limits: Option<BTreeMap<String, u32>>,
     /// Whether a repeated `request_id` is refused from now on.
     pub refuse_duplicate_request_ids: Option<bool>,
+    /// What is told of accounts from now on.
+    pub account: Option<AccountScript>,
 }

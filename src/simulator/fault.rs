@@ -108,6 +108,10 @@ pub struct AnswerWith {
     pub latency_ms: Option<u64>,
     /// The tokens.
     pub tokens: Option<Tokens>,
+    /// The model that answers and is counted, as the answer says; the one that was asked for.
+    pub served_by: Option<String>,
+    /// Whether the answer leaves its tokens out; they are counted all the same.
+    pub untold: bool,
 }
 
 /// The call of a tool.

@@ -10,6 +10,8 @@
 //! * `POST /api/paas/v4/async/chat/completions`: makes a task of it. `GET .../async-result/{id}`: `PROCESSING`
 //!   for [`SimulatorConfig::task_ms`], then `SUCCESS` with the answer, or `FAIL`. An unfinished task takes a place
 //!   of the limit, a look takes none. To another key than the one that made it a task is unknown (1233).
+//! * `GET /api/monitor/usage/quota/limit`, `.../model-usage`, `.../credit-usage/usage-detail` and
+//!   `/api/paas/v4/balance`: what GLM counts of an account, with [`Planted`] differences. They take no place of the limit.
 //! * `GET /__sim/stats?arrivals=N&since=US`: [`Stats`], with the last N [`Arrival`]s and the `peakSince` that
 //!   moment ([`Simulator::peak_since`]) when asked.
 //! * `POST /__sim/script`: a [`ScriptUpdate`]. `POST /__sim/reset`: starts the statistics anew.
@@ -35,6 +37,7 @@
 //! | the next call begins after the end of the one before | [`Arrival::at_us`], [`Arrival::end_us`], [`Arrival::in_flight`] |
 //! | an answer was fetched, not bought again | [`Stats::bought`] equals [`Stats::works_bought`] |
 
+mod accounts;
 mod answer;
 mod body;
 mod check;
@@ -42,6 +45,7 @@ mod config;
 mod content;
 mod faces;
 mod fault;
+mod meters;
 mod recorder;
 mod respond;
 mod sample;
@@ -67,6 +71,7 @@ use tokio_util::sync::CancellationToken;
 pub use check::BadScript;
 pub use config::{Lengths, Operation, Rule, ScriptUpdate, SimulatorConfig, Span, Step, Tokens};
 pub use fault::{AnswerWith, ErrorFault, Fault, ResetWording, Shape, ToolCall};
+pub use meters::{AccountScript, BalanceScript, Planted, QuotaScript};
 pub use stats::{Arrival, Gaps, Stats};
 
 use crate::system::SystemClock;

@@ -23,6 +23,12 @@ pub(crate) fn refuse(fault: &ErrorFault, shared: &Shared, mut request: InFlight)
     response
 }
 
+/// A refusal of GLM's that no request for work meets.
+pub(crate) fn refuse_unseen(fault: &ErrorFault, shared: &Shared) -> Answer {
+    let body = error_body(fault, shared.clock.now(), shared.salt());
+    json(error_status(fault), body, None)
+}
+
 /// A response with a body that comes whole.
 pub(crate) fn json(status: u16, body: Bytes, request: Option<InFlight>) -> Answer {
     let request = request.map(|mut request| {

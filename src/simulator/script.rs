@@ -8,6 +8,7 @@ use onelane_core::random::SplitMix64;
 
 use super::config::{Lengths, Operation, Rule, ScriptUpdate, SimulatorConfig, Span, Step, Tokens};
 use super::fault::Fault;
+use super::meters::AccountScript;
 
 /// A request as the script sees it.
 #[derive(Debug, Clone, Copy)]
@@ -139,6 +140,10 @@ impl Script {
         self.config.refuse_duplicate_request_ids
     }
 
+    pub(crate) fn account(&self) -> AccountScript {
+        self.config.account.clone()
+    }
+
     pub(crate) fn tokens(&self) -> Tokens {
         self.config.tokens
     }
@@ -201,6 +206,7 @@ impl Script {
         set(&mut self.config.task_ms, update.task_ms);
         set(&mut self.config.lengths, update.lengths);
         set(&mut self.config.tokens, update.tokens);
+        set(&mut self.config.account, update.account);
         set(&mut self.config.limit, update.limit);
         set(&mut self.config.limits, update.limits);
         set(

@@ -15,6 +15,7 @@ use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 use tokio_util::sync::CancellationToken;
 
+use super::accounts::{self, Meter};
 use super::answer::not_found;
 use super::config::{Operation, ScriptUpdate};
 use super::faces::face_of;
@@ -85,6 +86,10 @@ async fn respond(
     let (head, body) = request.into_parts();
     let path = head.uri.path();
     let Some(admin) = path.strip_prefix("/__sim/") else {
+        if let Some(meter) = Meter::at(path) {
+            let asked = (path, head.uri.query().unwrap_or(""));
+            return Some(accounts::look(meter, asked, &head.headers, shared));
+        }
         let face = face_of(path);
         let of_face = face.map(|_| (Operation::Chat, ""));
         let Some((operation, task_id)) = of_face.or_else(|| route(path)) else {

@@ -11,6 +11,7 @@ use onelane_core::random::Seeds;
 
 use super::answer::id;
 use super::body::Pieces;
+use super::meters::Meters;
 use super::recorder::Recorder;
 use super::script::Script;
 use super::tasks::Tasks;
@@ -22,6 +23,7 @@ pub(crate) struct Shared {
     script: Mutex<Script>,
     pub(crate) recorder: Arc<Recorder>,
     pub(crate) tasks: Tasks,
+    pub(crate) meters: Meters,
     pub(crate) clock: Arc<dyn Clock>,
     salts: Seeds,
 }
@@ -32,6 +34,7 @@ impl Shared {
             script: Mutex::new(script),
             recorder: Arc::new(Recorder::new()),
             tasks: Tasks::default(),
+            meters: Meters::default(),
             clock,
             salts: Seeds::new(seed),
         }

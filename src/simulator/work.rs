@@ -25,7 +25,10 @@ use super::tasks::Account;
 /// The answer of a request without a fault.
 enum Wanted<'a> {
     /// The answer.
-    Chat(&'a ChatRequest),
+    Chat {
+        chat: &'a ChatRequest,
+        account: Account,
+    },
     /// A task.
     Task {
         chat: &'a ChatRequest,
@@ -39,7 +42,7 @@ impl Wanted<'_> {
     /// The chat, if its answer is to come in pieces. As a task, `stream` is ignored.
     fn streamed(&self) -> Option<&ChatRequest> {
         match self {
-            Self::Chat(chat) if chat.stream => Some(chat),
+            Self::Chat { chat, .. } if chat.stream => Some(chat),
             _ => None,
         }
     }
@@ -47,7 +50,7 @@ impl Wanted<'_> {
     /// A refusal in the words of the face that was asked.
     fn refused(&self, fault: ErrorFault) -> ErrorFault {
         match self {
-            Self::Chat(chat) => worded(chat.face, fault),
+            Self::Chat { chat, .. } => worded(chat.face, fault),
             Self::Task { .. } | Self::Look(_) => fault,
         }
     }
@@ -136,12 +139,10 @@ pub(crate) async fn work(
             })
         }
     };
+    let (chat, account) = (&chat, account_of(key));
     let wanted = match operation {
-        Operation::SubmitTask => Wanted::Task {
-            chat: &chat,
-            account: account_of(key),
-        },
-        _ => Wanted::Chat(&chat),
+        Operation::SubmitTask => Wanted::Task { chat, account },
+        _ => Wanted::Chat { chat, account },
     };
     play(fault, &wanted, shared, request).await
 }
@@ -170,7 +171,7 @@ pub(crate) async fn look(
     play(fault, &Wanted::Look(shows), shared, request).await
 }
 
-fn account_of(key: &str) -> Account {
+pub(super) fn account_of(key: &str) -> Account {
     let mut hasher = DefaultHasher::new();
     key.hash(&mut hasher);
     Account(hasher.finish())
@@ -202,7 +203,7 @@ async fn play(
                     Some(request),
                 )
             }
-            Wanted::Chat(_) | Wanted::Look(_) => {
+            Wanted::Chat { .. } | Wanted::Look(_) => {
                 let error = error.unwrap_or_else(|| ErrorFault::of("1200"));
                 refuse(&wanted.refused(error), shared, request)
             }
@@ -274,7 +275,7 @@ async fn answer(
     request: &mut InFlight,
 ) -> Bytes {
     match wanted {
-        Wanted::Chat(chat) => {
+        Wanted::Chat { chat, account } => {
             let (latency_ms, tokens) = {
                 let mut script = shared.script();
                 (script.latency_ms(), (script.tokens(), script.length()))
@@ -283,7 +284,10 @@ async fn answer(
             pause(wished.unwrap_or(latency_ms)).await;
             shared.recorder.bought(&chat.prompt);
             let (now, id) = (shared.clock.now(), shared.id());
-            completion(chat, with, tokens, now, &id, None)
+            let (body, counted) = completion(chat, with, tokens, now, &id, None);
+            let model = with.served_by.as_ref().unwrap_or(&chat.model);
+            shared.meters.count(*account, model, counted, now);
+            body
         }
         Wanted::Task { chat, account } => {
             let end = TaskEnd::Answered(with.clone());
@@ -323,7 +327,10 @@ fn begin_task(
         TaskEnd::Answered(with) => {
             shared.recorder.bought(&chat.prompt);
             let now = shared.clock.now().plus_ms(takes_ms);
-            completion(chat, with, tokens, now, &id, Some("SUCCESS"))
+            let (body, counted) = completion(chat, with, tokens, now, &id, Some("SUCCESS"));
+            let model = with.served_by.as_ref().unwrap_or(&chat.model);
+            shared.meters.count(account, model, counted, now);
+            body
         }
         TaskEnd::Failed(error) => task_failed(chat, &id, error.as_ref()),
     };
@@ -349,7 +356,10 @@ async fn pause(ms: u64) {
 }
 
 /// The key, as `Bearer KEY` or bare, as GLM takes it, or as Anthropic's SDK sends it.
-fn authorise<'a>(headers: &'a HeaderMap, shared: &Shared) -> Result<&'a str, ErrorFault> {
+pub(super) fn authorise<'a>(
+    headers: &'a HeaderMap,
+    shared: &Shared,
+) -> Result<&'a str, ErrorFault> {
     let key = headers
         .get(header::AUTHORIZATION)
         .or_else(|| headers.get("x-api-key"))

@@ -2,7 +2,7 @@
 //! themselves: the figures are summed from the call log, from its end back to the first day that is asked for, and reach
 //! no further back than retention keeps it.
 
-use onelane_actors::ports::{CallFilter, Store, StoreError};
+use onelane_actors::ports::{CallFilter, Store, StoreError, UsageFilter};
 use onelane_core::model::{CallRecord, Day};
 
 use super::{Statistics, StatisticsQuery, Summary, each_day};
@@ -36,24 +36,9 @@ pub(super) fn of_log(
     store: &dyn Store,
     query: StatisticsQuery,
 ) -> Result<Statistics, StatisticsError> {
-    let filter = CallFilter {
-        user_id: query.filter.user_id.clone(),
-        model: query.filter.model.clone(),
-        ..CallFilter::default()
-    };
     let (days, session) = (query.filter.clone(), query.session.clone());
-    // Before the log: what ends meanwhile must not seem to be missing there.
-    let mut booked: u64 = 0;
-    each_day(store, &query.filter, |row| {
-        booked = booked.saturating_add(row.calls);
-    })?;
     let mut summary = Summary::new(query);
-    let mut found = 0;
-    log_back_to(store, &filter, days.start, |call| {
-        if !(days.start..=days.end).contains(&call.day()) {
-            return Ok(());
-        }
-        found += 1;
+    let missing = each_call(store, &days, |call| {
         if session.is_none() || call.session == session {
             summary.add_call(call);
         }
@@ -61,17 +46,45 @@ pub(super) fn of_log(
     })?;
     Ok(Statistics {
         rows: summary.rows(),
-        calls_not_in_log: Some(booked.saturating_sub(found)),
+        calls_not_in_log: Some(missing),
     })
 }
 
+/// Shows the calls of some days, of a user and a model where they are named, the latest first. Answers how many more there
+/// were, which the log has no more.
+pub(crate) fn each_call<E: From<StoreError>>(
+    store: &dyn Store,
+    days: &UsageFilter,
+    mut look: impl FnMut(&CallRecord) -> Result<(), E>,
+) -> Result<u64, E> {
+    let filter = CallFilter {
+        user_id: days.user_id.clone(),
+        model: days.model.clone(),
+        ..CallFilter::default()
+    };
+    // Before the log: what ends meanwhile must not seem to be missing there.
+    let mut booked: u64 = 0;
+    each_day(store, days, |row| {
+        booked = booked.saturating_add(row.calls);
+    })?;
+    let mut found = 0;
+    log_back_to(store, &filter, days.start, |call| {
+        if !(days.start..=days.end).contains(&call.day()) {
+            return Ok(());
+        }
+        found += 1;
+        look(call)
+    })?;
+    Ok(booked.saturating_sub(found))
+}
+
 /// Shows the calls of the log, the latest first, back to this day at least.
-fn log_back_to(
+fn log_back_to<E: From<StoreError>>(
     store: &dyn Store,
     filter: &CallFilter,
     first: Day,
-    mut look: impl FnMut(&CallRecord) -> Result<(), StatisticsError>,
-) -> Result<(), StatisticsError> {
+    mut look: impl FnMut(&CallRecord) -> Result<(), E>,
+) -> Result<(), E> {
     let far_before = Day(first.0.saturating_sub(CLOCK_BACK_DAYS));
     let mut cursor = None;
     loop {
@@ -95,7 +108,6 @@ fn check(summary: &Summary) -> Result<(), StatisticsError> {
 
 #[cfg(test)]
 mod tests {
-    use onelane_actors::ports::UsageFilter;
     use onelane_actors::testing::{MemoryStore, sample};
     use onelane_core::model::{
         Calendar, CallOutcome, Cutoff, KeyId, Prune, PruneCursor, SessionId, Transition,
@@ -235,7 +247,7 @@ mod tests {
         let first = Day(today.0 - 6);
         let looked = log_back_to(&store, &CallFilter::default(), first, |_| {
             looked_at += 1;
-            Ok(())
+            Ok::<_, StatisticsError>(())
         });
         looked.unwrap();
         assert!((700..=3_000).contains(&looked_at), "{looked_at} of 6000");

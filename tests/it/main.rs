@@ -10,6 +10,7 @@
 )]
 
 mod acceptance;
+mod account;
 mod alerts;
 mod answers;
 mod api_admin;

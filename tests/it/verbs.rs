@@ -1,6 +1,7 @@
 //! Guards: the command line for a running daemon. Every noun reads well in 80 columns, is whole as JSON, and ends with the
 //! code that says what was wrong: no daemon, a wrong token, an unknown id.
 
+mod account;
 mod batches;
 mod beside;
 mod breaker;

@@ -3,4 +3,5 @@
 pub mod budget;
 pub mod estimate;
 pub mod forecast;
+pub mod reconcile;
 pub mod worst;

@@ -138,6 +138,12 @@ const SCOPE: Label = Label::of("scope", || vec!["account", "lane", "model"]);
 const HOLD_KIND: Label = Label::of("kind", || HoldKind::ALL.map(HoldKind::name).to_vec());
 /// The default lane beside the named ones.
 const LANE: Label = Label::first("lane", "lanes", limits::LANES_MAX + 1);
+/// Windows of the account's quota.
+const WINDOW: Label = Label::first(
+    "window",
+    "windows of a quota",
+    limits::QUOTA_WINDOWS_METERED_MAX,
+);
 const BUDGET: Label = Label::first("budget", "budgets", limits::BUDGETS_MAX);
 /// What is counted in one currency, or in tokens.
 const CURRENCY: Label = Label::of("currency", || {
@@ -221,6 +227,11 @@ meters! {
     /// What is gone of a budget in the period under way, 1 is all; of one that each user or model has, what is gone of the fullest.
     /// The budgets of client keys are one: client_keys.
     BUDGET_USED: Kind::Gauge, "onelane_budget_used_ratio", "share", [BUDGET];
+
+    /// What is used of a window of the plan's quota, as GLM told of it last, 1 is all. Nothing is told where account.enabled is false.
+    QUOTA_USED: Kind::Gauge, "onelane_quota_used_ratio", "share", [WINDOW];
+    /// What is left of the account's money, as GLM told of it last; NaN where that is not told.
+    ACCOUNT_BALANCE: Kind::Gauge, "onelane_account_balance", "the currency", [CURRENCY];
 
     /// Calls that may be open at once, over all lanes.
     SLOTS: Kind::Gauge, "onelane_slots", "calls", [];

@@ -66,6 +66,7 @@ kinds! {
     DependencyEnded: CONFLICT, "dependency-ended", "a job before it has ended", "1214";
     UnknownAttempt: NOT_FOUND, "unknown-attempt", "no such attempt", "1214";
     BillingSettled: CONFLICT, "billing-settled", "not waiting to be settled", "1214";
+    AccountNotAsked: CONFLICT, "account-not-asked", "GLM is not asked what it counts", "1214";
     UnknownHold: NOT_FOUND, "unknown-hold", "not held", "1214";
     UnknownDelivery: NOT_FOUND, "unknown-delivery", "no such delivery", "1214";
     UnknownEndpoint: NOT_FOUND, "unknown-endpoint", "no such endpoint", "1214";

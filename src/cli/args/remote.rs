@@ -57,7 +57,7 @@ pub(crate) enum RemoteVerb {
     #[command(subcommand)]
     Calls(CallsVerb),
     /// Show what calls came to, with a total
-    Usage(UsageArgs),
+    Usage(UsageCommand),
     /// Look at budgets, and set them
     #[command(subcommand)]
     Budget(BudgetVerb),
@@ -200,6 +200,31 @@ pub(crate) struct TailCallsArgs {
     /// End after so many calls
     #[arg(long, value_name = "N")]
     pub(crate) limit: Option<u64>,
+}
+
+#[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true)]
+pub(crate) struct UsageCommand {
+    #[command(flatten)]
+    pub(crate) usage: UsageArgs,
+    #[command(subcommand)]
+    pub(crate) verb: Option<UsageVerb>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum UsageVerb {
+    /// Compare our books with GLM's meter, day by day and model by model; needs account.enabled
+    Reconcile(ReconcileArgs),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ReconcileArgs {
+    /// First day, YYYY-MM-DD, of GLM's [default: 7 days up to the last]
+    #[arg(long, value_name = "DAY")]
+    pub(crate) start: Option<String>,
+    /// Last day, inclusive, of UTC+8 [default: the latest that is over]
+    #[arg(long, value_name = "DAY")]
+    pub(crate) end: Option<String>,
 }
 
 #[derive(Debug, Args)]

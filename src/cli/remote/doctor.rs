@@ -9,6 +9,7 @@ use onelane::model::GlmSettings;
 use onelane::store::StoreOptions;
 use serde::Deserialize;
 
+use super::account::{Account, AccountAnswer};
 use super::client::{Daemon, Query};
 use super::findings::{Findings, tell};
 use super::nouns::{About, Budgets, Metrics};
@@ -28,6 +29,8 @@ const CLOCK_OFF_MAX: Duration = Duration::from_secs(30);
 const SYNC_SLOW: Duration = Duration::from_millis(50);
 /// Less room is worth a warning: a compaction, a rescued copy and some days of jobs need it.
 const FREE_MIN: u64 = 1024 * 1024 * 1024;
+/// The share of a quota of which little is left.
+const QUOTA_LOW_E4: u64 = 9_000;
 /// Syncs of which the middle one counts.
 const SYNCS: usize = 5;
 
@@ -349,6 +352,31 @@ fn sync_time(directory: &Path) -> std::io::Result<Duration> {
     took
 }
 
+/// What GLM told the daemon of the account.
+fn quota(account: &Account, findings: &mut Findings) {
+    if !account.enabled {
+        findings.ok("quota", "GLM is not asked (account.enabled)");
+        return;
+    }
+    for problem in account.problems() {
+        let help = "check glm.base_url; account.enabled = false asks no more";
+        findings.warn("quota", problem.clone(), help);
+    }
+    let mut has_any = false;
+    for (used, window) in account.windows(now()) {
+        has_any = true;
+        match used >= QUOTA_LOW_E4 {
+            true => findings.warn("quota", window, "calls are held when it is used up"),
+            false => findings.ok("quota", window),
+        }
+    }
+    if let Some(left) = account.balance() {
+        findings.ok("balance", left);
+    } else if !has_any && account.problems().is_empty() {
+        findings.ok("quota", "GLM tells none of this account");
+    }
+}
+
 async fn running(daemon: &Daemon, findings: &mut Findings) {
     let about = match daemon
         .about()
@@ -402,6 +430,10 @@ async fn running(daemon: &Daemon, findings: &mut Findings) {
             }
         }
         Err(error) => findings.fail("lane", error),
+    }
+    let account = daemon.get("/api/admin/glm/account", &none).await;
+    if let Ok(AccountAnswer { account }) = account.and_then(|answer| answer.read()) {
+        quota(&account, findings);
     }
     let budgets = daemon.get("/api/admin/glm/budgets", &none).await;
     if let Ok(Budgets { budgets }) = budgets.and_then(|answer| answer.read()) {

@@ -8,6 +8,7 @@
 //! | `words`, `money` | moments, ids and amounts as people read them |
 //! | all others | one noun a file |
 
+mod account;
 mod batches;
 mod breaker;
 mod budgets;
@@ -49,7 +50,7 @@ pub(crate) use owner::{Owner, owner, post};
 pub(crate) use runs::{Ended, HandedIn, Heard};
 pub(crate) use usage::{export, stats};
 
-use super::args::remote::{RemoteVerb, Target};
+use super::args::remote::{RemoteVerb, Target, UsageVerb};
 use super::exit::{CliError, Exit};
 
 /// Dispatches to the noun.
@@ -67,7 +68,10 @@ pub(crate) async fn remote(
         RemoteVerb::Holds(verb) => holds::holds(verb, &daemon, json).await,
         RemoteVerb::Breaker(verb) => breaker::breaker(verb, &daemon, json).await,
         RemoteVerb::Calls(verb) => calls::calls(verb, &daemon, json).await,
-        RemoteVerb::Usage(args) => usage::usage(&args, &daemon, json).await,
+        RemoteVerb::Usage(verb) => match &verb.verb {
+            Some(UsageVerb::Reconcile(args)) => account::reconcile(args, &daemon, json).await,
+            None => usage::usage(&verb.usage, &daemon, json).await,
+        },
         RemoteVerb::Budget(verb) => budgets::budget(verb, &daemon, json).await,
         RemoteVerb::Events(args) => events::events(&args, &daemon, json).await,
         RemoteVerb::Top(args) => Box::pin(top::top(&args, &daemon, json)).await,

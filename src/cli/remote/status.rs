@@ -1,5 +1,6 @@
 //! `onelane status`: what goes on, why something does not, and what it costs, on one screen.
 
+use super::account::{Account, AccountAnswer};
 use super::client::{Daemon, Query};
 use super::money;
 use super::nouns::{
@@ -17,8 +18,10 @@ pub(super) struct Seen {
     pub(super) budgets: Vec<Budget>,
     /// The latest day with calls.
     pub(super) day: Option<UsageRow>,
+    /// What GLM told of the account.
+    account: Account,
     /// The answers as they came.
-    raw: [String; 4],
+    raw: [String; 5],
 }
 
 /// Asks for all of it.
@@ -26,11 +29,12 @@ pub(super) async fn look(daemon: &Daemon, next: usize) -> Result<Seen, CliError>
     let none = Query::default();
     let service = none.clone().with("order", "service").with("limit", next);
     let by_day = none.clone().with("groupBy", "day");
-    let (metrics, next, budgets, days) = tokio::try_join!(
+    let (metrics, next, budgets, days, account) = tokio::try_join!(
         daemon.get("/api/admin/glm/metrics", &none),
         daemon.get("/api/admin/glm/queue", &service),
         daemon.get("/api/admin/glm/budgets", &none),
         daemon.get("/api/admin/glm/statistics", &by_day),
+        daemon.get("/api/admin/glm/account", &none),
     )?;
     let rows = days.read::<Statistics>()?.statistics;
     Ok(Seen {
@@ -38,7 +42,14 @@ pub(super) async fn look(daemon: &Daemon, next: usize) -> Result<Seen, CliError>
         next: next.read()?,
         budgets: budgets.read::<Budgets>()?.budgets,
         day: rows.into_iter().max_by(|a, b| a.date.cmp(&b.date)),
-        raw: [metrics.text, next.text, budgets.text, days.text],
+        account: account.read::<AccountAnswer>()?.account,
+        raw: [
+            metrics.text,
+            next.text,
+            budgets.text,
+            days.text,
+            account.text,
+        ],
     })
 }
 
@@ -57,10 +68,12 @@ pub(super) async fn status(daemon: &Daemon, json: bool) -> Result<Exit, CliError
 }
 
 impl Seen {
-    /// The four answers as one, for a program.
+    /// The answers as one, for a program.
     pub(super) fn document(&self) -> String {
-        let [metrics, next, budgets, days] = self.raw.each_ref().map(|text| text.trim());
-        format!("{{\"metrics\":{metrics},\"next\":{next},\"budgets\":{budgets},\"days\":{days}}}")
+        let [metrics, next, budgets, days, account] = self.raw.each_ref().map(|text| text.trim());
+        format!(
+            "{{\"metrics\":{metrics},\"next\":{next},\"budgets\":{budgets},\"days\":{days},\"account\":{account}}}"
+        )
     }
 }
 
@@ -102,6 +115,10 @@ pub(super) fn text(seen: &Seen, now: Timestamp) -> String {
             &format!("{}: {spent} of {limit}, ends {until}", budget.budget),
         ));
     }
+    for (_, window) in seen.account.windows(now) {
+        lines.push(line("quota", &window));
+    }
+    lines.extend(seen.account.balance().map(|left| line("balance", &left)));
     if metrics.maybe_billed > 0 {
         let told = format!(
             "{} calls may have been billed; an operator decides",

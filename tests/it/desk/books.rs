@@ -3,7 +3,9 @@
 
 use onelane::config::{BudgetSection, ServerSection};
 use onelane::orchestrator::Orchestrator;
-use onelane::simulator::{ErrorFault, Fault, Rule};
+use onelane::simulator::{
+    AccountScript, BalanceScript, ErrorFault, Fault, Planted, QuotaScript, Rule, ScriptUpdate,
+};
 use onelane::webhooks::{EndpointSettings, SigningKeys};
 use reqwest::Method;
 use serde_json::json;
@@ -17,8 +19,9 @@ use crate::support::http::{HttpLane, stop, until, until_completed, until_held, u
 /// What somebody may call themselves.
 const USER: &str = "<b>alice</b>&\"co";
 const ESCAPED: &str = "&#60;b&#62;alice&#60;/b&#62;&#38;&#34;co";
-const PAGES: [&str; 10] = [
+const PAGES: [&str; 11] = [
     "/desk/usage",
+    "/desk/reconciliation",
     "/desk/models",
     "/desk/budgets",
     "/desk/holds",
@@ -99,6 +102,61 @@ async fn usage_is_told_by_day_model_user_and_key_and_its_numbers_lead_to_the_cal
         .await;
     assert_eq!(csv.text, api_csv.text);
     let refused = browser.get("/desk/usage?groupBy=nonsense").await;
+    assert_eq!(refused.status, 400);
+    stop(lane, 1_000).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn quota_stands_on_the_overview_and_books_that_differ_from_the_meter_say_why() {
+    let mut world = HttpLane::new();
+    world.config.account.enabled = true;
+    world.sim.update(ScriptUpdate {
+        account: Some(AccountScript {
+            quota: vec![QuotaScript {
+                kind: "TOKENS_LIMIT".to_owned(),
+                unit: Some(3),
+                number: Some(5),
+                percentage: Some(42.0),
+                reset_in_ms: Some(600_000),
+                ..QuotaScript::default()
+            }],
+            balance: Some(BalanceScript {
+                available: "12.5".to_owned(),
+                currency: "CNY".to_owned(),
+            }),
+            planted: vec![Planted {
+                day: Some("2026-01-02".to_owned()),
+                model: "<i>glm</i>".to_owned(),
+                calls: 1,
+                tokens: 1_234,
+            }],
+        }),
+        ..ScriptUpdate::default()
+    });
+    let lane = world.start().await;
+    let api = Api::serve_desk(&lane, served()).await;
+    let browser = Browser::of(&api);
+    until("GLM has told", async || lane.account().asked_at.is_some()).await;
+    let overview = page(&browser, "/").await;
+    tells(&overview, &["5 h tokens", "42.0 %", "¥12.50"]);
+    tells(
+        &page(&browser, "/desk/usage").await,
+        &["/desk/reconciliation"],
+    );
+    let days = "/desk/reconciliation?startDate=2026-01-01&endDate=2026-01-03";
+    let differs = page(&browser, days).await;
+    tells(
+        &differs,
+        &["they differ", "not ours", "+1,234", "&#60;i&#62;glm"],
+    );
+    assert!(!differs.text.contains("<i>glm"));
+    let chinese = browser
+        .request(Method::GET, days)
+        .header("accept-language", "zh-CN");
+    tells(&Api::send(chinese).await, &["账目核对", "非本机调用"]);
+    let agrees = "/desk/reconciliation?startDate=2026-02-01&endDate=2026-02-03";
+    tells(&page(&browser, agrees).await, &["they agree"]);
+    let refused = browser.get("/desk/reconciliation?startDate=soon").await;
     assert_eq!(refused.status, 400);
     stop(lane, 1_000).await;
 }

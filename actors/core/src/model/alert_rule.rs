@@ -43,11 +43,15 @@ pub enum Watched {
     ForeignAnswer,
     /// Whether calls get through to GLM at all.
     Unreachable,
+    /// How much of each window of the account's quota is used.
+    Quota,
+    /// How much of the account's balance a day like the last one costs.
+    Balance,
 }
 
 impl Watched {
     /// All of them; a rule on each is built in.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 12] = [
         Self::ErrorRate,
         Self::ResponseTime,
         Self::QueueLength,
@@ -58,6 +62,8 @@ impl Watched {
         Self::Hold,
         Self::ForeignAnswer,
         Self::Unreachable,
+        Self::Quota,
+        Self::Balance,
     ];
 
     /// The name used in configuration, API and logs, and that of the built-in rule.
@@ -74,6 +80,8 @@ impl Watched {
             Self::Hold => "hold",
             Self::ForeignAnswer => "foreign_answer",
             Self::Unreachable => "unreachable",
+            Self::Quota => "quota",
+            Self::Balance => "balance",
         }
     }
 
@@ -100,7 +108,7 @@ impl Watched {
     #[must_use]
     pub const fn unit(self) -> &'static str {
         match self {
-            Self::ErrorRate | Self::Budget => "share",
+            Self::ErrorRate | Self::Budget | Self::Quota | Self::Balance => "share",
             Self::ResponseTime | Self::QueueAge => "ms",
             Self::QueueLength => "jobs",
             Self::Spend => "money an hour",
@@ -156,6 +164,15 @@ impl Watched {
                 for_ms: 10_000,
                 ..rule
             },
+            Self::Quota => AlertRule {
+                for_ms: 0,
+                ..above(WHOLE / 10 * 9, 0.5)
+            },
+            // What is left lasts for two days.
+            Self::Balance => AlertRule {
+                for_ms: 0,
+                ..above(WHOLE / 2, 0.2)
+            },
             Self::ForeignAnswer => AlertRule {
                 window_ms: Some(600_000),
                 for_ms: 0,
@@ -178,7 +195,7 @@ pub enum Measure {
 words! {
     Watched {
         ErrorRate, ResponseTime, QueueLength, QueueAge, Spend, Budget, Breaker, Hold, ForeignAnswer,
-        Unreachable,
+        Unreachable, Quota, Balance,
     }
     Measure { P95, Mean }
 }
@@ -269,7 +286,9 @@ section! {
         /// own fault), "response_time" (of calls that were answered), "queue_length" (jobs that are due and wait for
         /// a slot), "queue_age" (how long the oldest of them has waited), "spend" (what the last hour cost), "budget"
         /// (the used share of each budget), "breaker" (it is open or tries again), "hold" (calls are held),
-        /// "foreign_answer" (answers that belonged to other calls), "unreachable" (no call gets through to GLM).
+        /// "foreign_answer" (answers that belonged to other calls), "unreachable" (no call gets through to GLM), "quota"
+        /// (the used share of each window of the account's quota), "balance" (the share of its balance that a day like
+        /// the last one costs; 0.5: it lasts for two days). GLM tells of the last two where account.enabled is true.
         on: Option<Watched> = None => [sample("\"queue_age\"")];
         /// The alert is raised at this level: a share from 0 to 1, milliseconds, jobs, or money an hour (as text, so
         /// that it stays exact). Not for breaker, hold and unreachable.

@@ -93,6 +93,8 @@ pub const FAILURE_MESSAGE_CHARS_MAX: usize = 2_000;
 pub const TOKENS_MAX: u64 = 1_000_000_000;
 /// Models that metrics tell one by one; the others are told together.
 pub const METERED_MODELS_MAX: usize = 50;
+/// Windows of a quota that metrics tell one by one.
+pub const QUOTA_WINDOWS_METERED_MAX: usize = 8;
 /// Prompts that wait to be counted again, to measure the error of estimates.
 pub const SAMPLES_WAITING_MAX: usize = 8;
 /// Bytes of a request that is counted again: longer ones would hold memory and the processor for long.

@@ -3,6 +3,7 @@
 //! Types here have no behaviour beyond their own invariants. A noun's serde form is that of its row and
 //! that of the wire: a member that rows alone keep is marked at its field (`private.rs`).
 
+mod account;
 mod admission;
 mod alert;
 mod alert_rule;
@@ -62,6 +63,7 @@ mod wait;
 
 pub mod limits;
 
+pub use account::{Balance, Metered, Quota, QuotaKind, QuotaSpan, QuotaWindow, WHOLE_E4};
 pub use admission::{Admission, NotAdmitted, OverRate};
 pub use alert::{Alert, AlertBook, AlertKey, ClearedAlert};
 pub use alert_rule::{AlertRule, AlertRules, AlertSettings, Measure, Threshold, WHOLE, Watched};

@@ -7,8 +7,8 @@ use std::collections::BTreeMap;
 
 use crate::model::{
     Alert, AlertBook, AlertKey, AlertRule, AlertRules, BreakerState, BudgetStatus, CallOutcome,
-    CallRecord, ClearedAlert, Cost, Currency, FailureClass, Hold, Measure, Nanos, RouteCondition,
-    ScopedHold, Timestamp, WHOLE, Watched,
+    CallRecord, ClearedAlert, Cost, Currency, FailureClass, Hold, Measure, Nanos, QuotaWindow,
+    RouteCondition, ScopedHold, Timestamp, WHOLE, Watched,
 };
 
 /// What the rules look at.
@@ -30,6 +30,47 @@ pub struct Inputs<'a> {
     pub holds: &'a [ScopedHold],
     /// The way to GLM, while no call gets through.
     pub route: Option<&'a RouteCondition>,
+    /// The windows of the account's quota, as the provider told of them last.
+    pub quota: &'a [QuotaWindow],
+    /// What is left of the account's money, where the provider tells it.
+    pub balance: Option<BalanceLeft>,
+}
+
+/// What is left of an account's money, and how long it lasts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BalanceLeft {
+    /// What is left.
+    pub available: Cost,
+    /// What a day costs at the pace of the last one.
+    pub a_day: Nanos,
+    /// At this balance it is low, however long it lasts.
+    pub low: Option<Nanos>,
+}
+
+impl BalanceLeft {
+    /// The share of it that a day costs; all of it where it is low.
+    fn level(&self) -> Nanos {
+        let left = self.available.nanos;
+        if left <= self.low.unwrap_or(0) {
+            return WHOLE;
+        }
+        let share = i128::from(self.a_day) * i128::from(WHOLE) / i128::from(left.max(1));
+        Nanos::try_from(share).unwrap_or(Nanos::MAX)
+    }
+
+    fn told(&self) -> String {
+        let left = self.available;
+        let act = "top up the account before calls are refused";
+        match self.a_day {
+            0 => format!("{left} are left of the account's balance; {act}"),
+            a_day => {
+                let hours = i128::from(left.nanos.max(0)) * 24 / i128::from(a_day);
+                format!(
+                    "{left} are left of the account's balance, for about {hours} h at the pace of the last day; {act}"
+                )
+            }
+        }
+    }
 }
 
 /// What became of an alert.
@@ -88,6 +129,8 @@ struct Reading {
     hold: Option<ScopedHold>,
     /// The way to GLM, where that is what is watched.
     route: Option<RouteCondition>,
+    /// What is bad, where the figure alone would not say it.
+    words: Option<String>,
 }
 
 impl Alerts {
@@ -175,6 +218,9 @@ impl Alerts {
 impl Reading {
     /// What is bad, for people.
     fn message(&self, key: &AlertKey, level: Nanos) -> String {
+        if let Some(words) = &self.words {
+            return words.clone();
+        }
         if self.on == Watched::Breaker {
             return "the breaker lets no call through".to_owned();
         }
@@ -230,6 +276,7 @@ fn readings(
             unit: on.unit().to_owned(),
             hold: None,
             route: None,
+            words: None,
         };
         let mut one = |level| readings.insert(AlertKey::of(name), reading(level));
         match on {
@@ -253,6 +300,30 @@ fn readings(
                     ..reading(level)
                 };
                 readings.insert(AlertKey::of(name), reading);
+            }
+            Watched::Quota => readings.extend(quota(inputs).map(|(window, share)| {
+                let anew = window
+                    .resets_at
+                    .map(|at| format!("; it opens anew at {at}"));
+                let percent = share / (WHOLE / 100);
+                let words = format!(
+                    "{percent} % of a window of the account's quota are used ({window}){}",
+                    anew.unwrap_or_default()
+                );
+                let reading = Reading {
+                    words: Some(words),
+                    ..reading(Some(share))
+                };
+                (AlertKey::about(name, window.to_string()), reading)
+            })),
+            Watched::Balance => {
+                if let Some(balance) = &inputs.balance {
+                    let reading = Reading {
+                        words: Some(balance.told()),
+                        ..reading(Some(balance.level()))
+                    };
+                    readings.insert(AlertKey::of(name), reading);
+                }
             }
             Watched::Spend => readings.extend(spending(rule, inputs).map(|(currency, spent)| {
                 let unit = format!("{currency}/h");
@@ -286,6 +357,15 @@ fn readings(
         }
     }
     readings
+}
+
+/// The windows that calls use, with the used share of each.
+fn quota<'a>(inputs: &Inputs<'a>) -> impl Iterator<Item = (&'a QuotaWindow, Nanos)> {
+    let windows = inputs.quota.iter().filter(|window| window.is_of_calls());
+    windows.filter_map(|window| {
+        let share = Nanos::try_from(window.used_e4?).ok()?;
+        Some((window, share.saturating_mul(WHOLE / 10_000)))
+    })
 }
 
 /// What was spent in the last hour, in each currency that a rule watches.

@@ -19,6 +19,8 @@ const QUIET: Inputs<'_> = Inputs {
     breaker: BreakerState::Closed,
     holds: &[],
     route: None,
+    quota: &[],
+    balance: None,
 };
 
 /// Rules of which none is on but these; each watches what its name says, or else its `on`.
@@ -559,4 +561,70 @@ proptest! {
             prop_assert_eq!(alerts.book().active.len(), usize::from(active));
         }
     }
+}
+
+#[test]
+fn an_account_whose_money_runs_out_is_told_of_before_and_a_window_that_is_nearly_used_up() {
+    use crate::model::{QuotaKind, QuotaSpan};
+    let built_in = AlertRules::default();
+    let left = |nanos, a_day| BalanceLeft {
+        available: Cost {
+            nanos: nanos * WHOLE,
+            currency: Currency::Cny,
+        },
+        a_day: a_day * WHOLE,
+        low: Some(WHOLE),
+    };
+    let mut alerts = Alerts::default();
+    let mut at = START;
+    let mut look = |balance: Option<BalanceLeft>, quota: &[QuotaWindow]| {
+        at = at.plus_ms(MINUTE);
+        let inputs = Inputs {
+            balance,
+            quota,
+            ..QUIET
+        };
+        let changes = alerts.step(&built_in, &inputs, at);
+        let told = changes.into_iter().map(|change| match change {
+            AlertChange::Raised(alert) => alert.message,
+            AlertChange::Cleared(past) => format!("over: {}", past.alert.key),
+        });
+        told.collect::<Vec<String>>()
+    };
+    let nothing: [String; 0] = [];
+    // Not told of the account: nothing is known, nothing is bad.
+    assert_eq!(look(None, &[]), nothing);
+    // Ten days are left, then less than two.
+    assert_eq!(look(Some(left(100, 10)), &[]), nothing);
+    let told = look(Some(left(18, 10)), &[]);
+    assert_eq!(
+        told,
+        [
+            "18 CNY are left of the account's balance, for about 43 h at the pace of the last day; \
+          top up the account before calls are refused"
+        ]
+    );
+    assert_eq!(look(Some(left(500, 10)), &[]), ["over: balance"]);
+    // Nobody calls, and little is left.
+    let told = look(Some(left(1, 0)), &[]);
+    assert!(told[0].starts_with("1 CNY are left"), "{told:?}");
+    look(Some(left(500, 0)), &[]);
+    let window = |used_e4| QuotaWindow {
+        kind: QuotaKind::Tokens,
+        span: Some(QuotaSpan::Hours),
+        length: 5,
+        used_e4: Some(used_e4),
+        used: None,
+        cap: None,
+        resets_at: Some(START),
+    };
+    let tools = QuotaWindow {
+        kind: QuotaKind::Tools,
+        ..window(10_000)
+    };
+    assert_eq!(look(None, &[window(8_999), tools]), nothing);
+    let told = look(None, &[window(9_312)]);
+    let words = "93 % of a window of the account's quota are used (5 h tokens); it opens anew at";
+    assert!(told[0].starts_with(words), "{told:?}");
+    assert_eq!(look(None, &[window(100)]), ["over: quota 5 h tokens"]);
 }
