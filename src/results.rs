@@ -16,13 +16,13 @@ pub struct ResultLine<'a> {
     pub id: String,
     /// The line's own id, or `line-N`.
     pub custom_id: String,
-    /// GLM's answer.
+    /// What GLM answered: an answer, or its refusal.
     pub response: Option<Response<'a>>,
-    /// Why there is none.
+    /// Why there is none, or why one is no answer whose status says that it is.
     pub error: Option<LineError>,
 }
 
-/// GLM's answer to a line.
+/// What GLM answered to a line.
 #[derive(Debug, Serialize)]
 pub struct Response<'a> {
     /// The HTTP status.
@@ -34,7 +34,7 @@ pub struct Response<'a> {
 }
 
 /// Why a line has no answer.
-#[derive(Debug, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 pub struct LineError {
     /// GLM's code, or one of ours.
     pub code: String,
@@ -49,29 +49,31 @@ pub struct LineError {
 }
 
 impl<'a> ResultLine<'a> {
-    /// Of a job that ended: GLM's answer verbatim, or why there is none.
+    /// Of a job that ended: GLM's answer or refusal verbatim, or why there is none.
     #[must_use]
     pub fn of_job(id: impl Display, custom_id: impl Display, detail: &'a JobDetail) -> Self {
-        let job = &detail.record.job;
-        match &detail.record.response {
-            Some(body) if job.status == JobStatus::Completed => {
-                let call = detail.attempts.last();
-                let request_id = call.map_or_else(
-                    || job.request_id(job.attempts),
-                    |call| call.request_id.clone(),
-                );
-                Self {
-                    id: id.to_string(),
-                    custom_id: custom_id.to_string(),
-                    response: Some(Response {
-                        status_code: call.and_then(|call| call.status_code).unwrap_or(200),
-                        request_id: request_id.to_string(),
-                        body,
-                    }),
-                    error: None,
-                }
-            }
-            _ => Self::of_error(id, custom_id, LineError::of_job(detail)),
+        let response = Response::of_job(detail);
+        let is_answer = detail.record.job.status == JobStatus::Completed && response.is_some();
+        let why = (!is_answer).then(|| LineError::of_job(detail));
+        Self::of_end(id, custom_id, response, why)
+    }
+
+    /// Of what GLM answered and why that is no answer: a refusal says so itself.
+    #[must_use]
+    pub fn of_end(
+        id: impl Display,
+        custom_id: impl Display,
+        response: Option<Response<'a>>,
+        why: Option<LineError>,
+    ) -> Self {
+        let says_so = response
+            .as_ref()
+            .is_some_and(|response| !is_success(response.status_code));
+        Self {
+            id: id.to_string(),
+            custom_id: custom_id.to_string(),
+            response,
+            error: why.filter(|_| !says_so),
         }
     }
 
@@ -86,10 +88,11 @@ impl<'a> ResultLine<'a> {
         }
     }
 
-    /// Whether it holds an answer.
+    /// Whether it holds an answer, and no refusal.
     #[must_use]
-    pub const fn is_answer(&self) -> bool {
-        self.response.is_some()
+    pub fn is_answer(&self) -> bool {
+        let status = self.response.as_ref().map(|response| response.status_code);
+        is_answer(status, self.error.is_some())
     }
 
     /// As one line of text: what GLM may have put between its JSON's tokens is made blank.
@@ -106,6 +109,46 @@ impl<'a> ResultLine<'a> {
     }
 }
 
+/// Whether a line holds an answer: a response of this status, and no error beside it.
+#[must_use]
+pub fn is_answer(status: Option<u16>, has_error: bool) -> bool {
+    !has_error && status.is_some_and(is_success)
+}
+
+const fn is_success(status: u16) -> bool {
+    status / 100 == 2
+}
+
+impl<'a> Response<'a> {
+    /// What GLM answered to a job that ended, in JSON and whole; `None`: nothing that can be shown.
+    fn of_job(detail: &'a JobDetail) -> Option<Self> {
+        let (record, call) = (&detail.record, detail.attempts.last());
+        let job = &record.job;
+        let of_call = call.and_then(|call| call.status_code);
+        let (status_code, body) = match (job.status, &job.error) {
+            (JobStatus::Completed, _) => {
+                let answer: &RawValue = record.response.as_ref()?;
+                (of_call.unwrap_or(200), answer)
+            }
+            (JobStatus::Failed, Some(failure)) => {
+                let refusal = record.refusal.as_deref();
+                let whole = refusal.filter(|came| !came.is_begun() && !came.is_foreign());
+                (failure.status_code?, whole?.json()?)
+            }
+            _ => return None,
+        };
+        let request_id = call.map_or_else(
+            || job.request_id(job.attempts),
+            |call| call.request_id.clone(),
+        );
+        Some(Self {
+            status_code,
+            request_id: request_id.to_string(),
+            body,
+        })
+    }
+}
+
 impl LineError {
     /// One of our own making.
     #[must_use]
@@ -119,7 +162,8 @@ impl LineError {
     }
 
     /// Why a job has no answer.
-    fn of_job(detail: &JobDetail) -> Self {
+    #[must_use]
+    pub fn of_job(detail: &JobDetail) -> Self {
         let job = &detail.record.job;
         let status = job.status.name();
         match &job.error {
@@ -142,7 +186,9 @@ mod tests {
     use super::*;
     use std::sync::Arc;
 
-    use crate::model::{AttemptNo, Failure, FailureClass, Job, JobId, Request, Timestamp};
+    use crate::model::{
+        AttemptNo, Failure, FailureClass, Job, JobId, Received, Request, Timestamp,
+    };
     use crate::ports::JobRecord;
 
     fn detail(status: JobStatus, response: Option<&str>, error: Option<Failure>) -> JobDetail {
@@ -193,6 +239,43 @@ mod tests {
         assert_eq!(line["error"]["code"], "timeout_total");
         assert_eq!(line["error"]["message"], "too slow");
         assert_eq!(line["error"]["maybe_billed"], true);
+    }
+
+    fn refused(status_code: u16, came: Received) -> serde_json::Value {
+        let failure = Failure {
+            status_code: Some(status_code),
+            ..Failure::new(FailureClass::RequestFatal, "1210", "no such parameter")
+        };
+        let mut detail = detail(JobStatus::Failed, None, Some(failure));
+        detail.record.refusal = Some(Arc::new(came));
+        let line = ResultLine::of_job("id", "line-3", &detail);
+        assert!(!line.is_answer());
+        serde_json::from_slice(&line.to_bytes().unwrap()).unwrap()
+    }
+
+    #[test]
+    fn a_line_that_glm_refused_has_its_status_and_its_words() {
+        let body = r#"{"error":{"code":"1210","message":"no"},"more":1}"#;
+        let whole = || Received::new(body.as_bytes(), None);
+        let line = refused(400, whole());
+        assert_eq!(line["error"], serde_json::Value::Null);
+        assert_eq!(line["response"]["status_code"], 400);
+        assert_eq!(
+            line["response"]["request_id"],
+            "07070707070707070707070707070707-2"
+        );
+        assert_eq!(line["response"]["body"]["more"], 1);
+        // A status that says nothing of it.
+        let line = refused(200, whole());
+        assert_eq!(line["response"]["body"]["more"], 1);
+        assert_eq!(line["error"]["code"], "1210");
+        // What is no answer to it, or can't be shown.
+        let html = Received::new(&b"<html>"[..], None);
+        for odd in [whole().begun(), whole().foreign(), html] {
+            let line = refused(502, odd);
+            assert_eq!(line["response"], serde_json::Value::Null);
+            assert_eq!(line["error"]["status_code"], 502);
+        }
     }
 
     #[test]

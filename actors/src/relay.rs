@@ -5,6 +5,7 @@
 //! that lies far behind, and not for long: then it goes on without him, and he is served from what is kept.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::Duration;
 
@@ -13,13 +14,17 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::marks::millis;
-use onelane_core::model::{AttemptNo, Failure, FailureClass, JobId, PassedHeaders, code, limits};
+use onelane_core::model::{
+    AttemptNo, Failure, FailureClass, JobId, PassedHeaders, RequestId, code, limits,
+};
 
 /// What is known of a streamed answer when its first piece may be read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RelayHead {
     /// The attempt that it answers.
     pub attempt: AttemptNo,
+    /// The `request_id` that GLM was sent.
+    pub request_id: RequestId,
     /// The model that was asked.
     pub model: String,
     /// The media type of the pieces.
@@ -66,6 +71,8 @@ pub struct Relay {
     said: OnceLock<String>,
     /// When the first piece told something.
     opened_at: OnceLock<Instant>,
+    /// Somebody cancelled the job.
+    is_cancelled: AtomicBool,
 }
 
 impl Default for Relay {
@@ -75,6 +82,7 @@ impl Default for Relay {
             taken: watch::Sender::default(),
             said: OnceLock::new(),
             opened_at: OnceLock::new(),
+            is_cancelled: AtomicBool::new(false),
         }
     }
 }
@@ -141,8 +149,14 @@ impl Relay {
     /// Closes it as one whose call was given up, if readers may have begun and nobody has said how it ended.
     pub fn give_up(&self) {
         if self.is_open() {
-            let message = "the call was given up before its end";
-            let failure = Failure::new(FailureClass::ServerTransient, code::INTERRUPTED, message);
+            let (code, message) = match self.is_cancelled.load(Ordering::Acquire) {
+                true => (
+                    code::CANCELLED,
+                    "the job was cancelled before the end of its answer",
+                ),
+                false => (code::INTERRUPTED, "the call was given up before its end"),
+            };
+            let failure = Failure::new(FailureClass::ServerTransient, code, message);
             self.close(RelayEnd::Cut(failure));
         }
     }
@@ -285,6 +299,14 @@ impl Relays {
         }
     }
 
+    /// Somebody cancels a job: whoever reads its answer is told that this is why it ends.
+    pub fn cancelled(&self, id: JobId) {
+        let relay = self.lock().open.get(&id).and_then(Weak::upgrade);
+        if let Some(relay) = relay {
+            relay.is_cancelled.store(true, Ordering::Release);
+        }
+    }
+
     /// What has come of a job's answer, while it comes; `None`: it does not.
     #[must_use]
     pub fn so_far(&self, id: JobId) -> Option<SoFar> {
@@ -338,6 +360,7 @@ mod tests {
     fn head() -> RelayHead {
         RelayHead {
             attempt: AttemptNo(1),
+            request_id: RequestId::new(id(1), AttemptNo(1)),
             model: "glm-4.7".to_owned(),
             media_type: "text/event-stream".to_owned(),
             call_ids: PassedHeaders::default(),

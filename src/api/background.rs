@@ -14,12 +14,13 @@ use tokio::task::JoinSet;
 
 use super::Api;
 use super::answer::{EVENT_STREAM, Pieces, Reply};
+use super::edit::{Edit, place};
 use super::ended::{self, stated};
 use super::keepalive::kept_alive;
 use super::principal::Principal;
 use super::request_id::RequestId;
 use super::response::{Ours, object};
-use super::sse::Whole;
+use super::sse::{Event, Whole};
 use super::standing::while_key_opens;
 use crate::error::Error;
 use crate::object::Object;
@@ -104,54 +105,65 @@ impl Telling {
         Some(format!("event: {kind}\ndata: {data}\n\n"))
     }
 
-    /// An event of GLM's. `None`: it was had, or is none of a response's.
-    fn glms(&mut self, data: &str) -> Option<String> {
-        let fields: Object<'_> = serde_json::from_str(data).ok()?;
-        let kind = fields.get("type").and_then(json::text)?;
-        let is_word = |byte: u8| byte.is_ascii_graphic();
-        if OURS.contains(&&*kind) || !kind.bytes().all(is_word) {
+    /// An event of GLM's, to the byte but for what is ours. `None`: it was had, or is in place of one of ours.
+    fn glms(&mut self, event: &Event) -> Option<String> {
+        let Some(data) = event.data() else {
+            return self.is_behind().then(|| event.text().to_owned());
+        };
+        let fields = serde_json::from_str::<Object<'_>>(data).ok();
+        let kind = fields.as_ref().and_then(|fields| fields.get("type"));
+        let (Some(fields), Some(kind)) = (&fields, kind.and_then(json::text)) else {
+            // None of a response's, which has no number.
+            return self.is_behind().then(|| event.text().to_owned());
+        };
+        if OURS.contains(&&*kind) {
             return None;
         }
         let n = self.count()?;
-        Some(format!(
-            "event: {kind}\ndata: {}\n\n",
-            self.renamed(&fields, n)?
-        ))
+        Some(event.with(self.edits(data, fields, n)?))
     }
 
-    /// An event with this number, and with our ids of its response.
-    fn renamed(&self, fields: &Object<'_>, n: u64) -> Option<String> {
-        let mut out = Vec::new();
+    /// Whether what comes now stands behind what was had.
+    fn is_behind(&self) -> bool {
+        self.after.is_none_or(|after| self.next > after)
+    }
+
+    /// What is ours in an event: its number, and the ids of its response.
+    fn edits(&self, data: &str, fields: &Object<'_>, n: u64) -> Option<Vec<Edit>> {
+        let mut edits = Vec::new();
         if fields.get("sequence_number").is_none() {
-            out.push(format!("\"sequence_number\":{n}"));
+            let begin = data.find('{')? + 1;
+            edits.push(Edit {
+                at: begin..begin,
+                text: format!("\"sequence_number\":{n},"),
+            });
         }
         for (name, value) in fields.iter() {
-            let value = match name {
-                "sequence_number" => n.to_string(),
-                "response" => self
-                    .ours
-                    .on(value)
-                    .unwrap_or_else(|| value.get().to_owned()),
-                _ => value.get().to_owned(),
-            };
-            out.push(format!("{}:{value}", serde_json::to_string(name).ok()?));
+            match name {
+                "sequence_number" => edits.push(Edit {
+                    at: place(value.get(), data)?,
+                    text: n.to_string(),
+                }),
+                "response" => edits.extend(self.ours.edits(data, value).unwrap_or_default()),
+                _ => {}
+            }
         }
-        Some(format!("{{{}}}", out.join(",")))
+        Some(edits)
     }
 
     /// All that is left to tell of a job that has ended and whose pieces are not there: its events anew, or, where some
     /// were had that may have been others, the last of them, which has the whole response.
     fn ended(&mut self, record: &JobRecord) -> String {
-        let events = ended::events(record).map(|events| Whole::default().data(events.as_bytes()));
+        let events = ended::events(record).map(|events| Whole::default().events(events.as_bytes()));
         let had = self.after.filter(|after| *after >= self.next);
         match (events, had) {
             (Some(events), None) => {
-                let told = events.iter().filter_map(|data| self.glms(data));
+                let told = events.iter().filter_map(|event| self.glms(event));
                 told.collect()
             }
             (Some(events), Some(had)) => {
                 self.next = had.saturating_add(1);
-                let last = events.last().and_then(|data| self.glms(data));
+                let last = events.last().and_then(|event| self.glms(event));
                 last.unwrap_or_default()
             }
             (None, had) => {
@@ -178,7 +190,7 @@ impl Telling {
         let Some(n) = self.count() else {
             return String::new();
         };
-        let (_, code) = stated(failure);
+        let code = stated(failure).code;
         let data = json!({"type": "error", "sequence_number": n, "code": code,
             "message": failure.message, "param": null});
         format!("event: error\ndata: {data}\n\n")
@@ -193,8 +205,8 @@ fn pieces(first: String, telling: Telling, at: At) -> Pieces {
                 At::Waiting(following) => begin(&mut telling, following).await,
                 At::Live(mut reader, mut whole) => match reader.next().await {
                     Ok(piece) => {
-                        let events = whole.data(&piece);
-                        let told = events.iter().filter_map(|data| telling.glms(data));
+                        let events = whole.events(&piece);
+                        let told = events.iter().filter_map(|event| telling.glms(event));
                         (told.collect(), At::Live(reader, whole))
                     }
                     Err(RelayEnd::Whole) => (String::new(), At::Over),
@@ -244,6 +256,32 @@ mod tests {
         // Whoever had some of the first attempt gets the second from its beginning.
         assert_eq!(telling(second + 2, Some(13)).count(), Some(second + 2));
         assert_eq!(telling(2, Some(13)).count(), None);
+    }
+
+    #[test]
+    fn an_event_of_several_lines_is_told_to_the_byte_but_for_what_is_ours() {
+        let mut telling = telling(2, None);
+        let id = telling.ours.id();
+        let event = "event: response.completed\r\ndata: {\"type\": \"response.completed\",\r\ndata:  \"sequence_number\":  9,\ndata: \"response\":\ndata: {\"id\":\"g\", \"background\": false,\ndata: \"x\":1.50}}\nretry: 5\n\n";
+        let want = event
+            .replace("\"g\"", &format!("\"{id}\""))
+            .replace("false", "true")
+            .replace("9,", "2,");
+        let comment = ": ping\n\n";
+        let odd = "data: [DONE]\n\n";
+        let mut whole = Whole::default();
+        let all = format!("{comment}{event}{odd}");
+        let told: String = whole
+            .events(all.as_bytes())
+            .iter()
+            .filter_map(|event| telling.glms(event))
+            .collect();
+        assert_eq!(told, format!("{comment}{want}{odd}"));
+        assert_eq!(telling.next, 3);
+        let mut had = self::telling(2, Some(2));
+        let told = Whole::default().events(all.as_bytes());
+        let told: Vec<String> = told.iter().filter_map(|event| had.glms(event)).collect();
+        assert_eq!(told, [odd], "what comes behind what was had");
     }
 
     #[test]

@@ -41,6 +41,7 @@ impl Requests {
         self.socket.presence().begins();
         request.extensions_mut().insert(self.socket.presence());
         let (socket, place) = (Arc::clone(&self.socket), Arc::clone(&self.place));
+        let version = request.version();
         let (id, answer) = self.answer(request);
         Box::pin(async move {
             tokio::select! {
@@ -52,7 +53,7 @@ impl Requests {
                         let close = HeaderValue::from_static("close");
                         answer.headers_mut().insert(CONNECTION, close);
                     }
-                    let watch = is_stream(&answer).then(|| Watch::of(&socket));
+                    let watch = is_stream(&answer).then(|| Watch::of(&socket, version));
                     Ok(held(answer, None, watch))
                 }
                 () = socket.gone(true) => {
@@ -76,6 +77,8 @@ impl Requests {
         {
             request.headers_mut().insert(HOST, host);
         }
+        let presence = self.socket.presence_among_others();
+        request.extensions_mut().insert(presence);
         let place = Arc::clone(&self.place);
         let is_bare = request.method() == Method::HEAD;
         let (_, answer) = self.answer(request);

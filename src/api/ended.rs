@@ -122,7 +122,11 @@ fn failed(
         let events = streamed.and_then(|json| in_events(job.face, json));
         return events.unwrap_or_else(|| verbatim(StatusCode::OK, body));
     }
-    let (status, code) = stated(failure);
+    let Stated {
+        status,
+        fault,
+        code,
+    } = stated(failure);
     let is_error_of_glm =
         table.own_row(&failure.code).is_none() && failure.code != code::TASK_FAILED;
     let is_refusal = failure.status_code.and_then(refuses).is_some();
@@ -134,7 +138,11 @@ fn failed(
             let meaning = table.explanation(&failure.code, failure.class);
             verbatim(status, body).with(MEANING, meaning)
         }
-        None => Dialect::of_face(job.face).error(status, code, &failure.message, None, request),
+        None => {
+            let dialect = Dialect::of_face(job.face);
+            let body = dialect.error_body(fault, code, &failure.message, None, request);
+            Reply::text(status, JSON, body.into_bytes())
+        }
     };
     reply.with(SHOULD_RETRY, false)
 }
@@ -191,27 +199,40 @@ fn refuses(status: u16) -> Option<StatusCode> {
     (status.is_client_error() || status.is_server_error()).then_some(status)
 }
 
-/// The status and the code by which a client is told of a failure.
-pub(super) fn stated(failure: &Failure) -> (StatusCode, &str) {
+/// What a client is told of a failure.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Stated<'f> {
+    /// The status of an answer that is no stream.
+    pub(super) status: StatusCode,
+    /// The status that says whose fault it is, and so the words for it in the form of a face: that of the answer may be
+    /// another one, so that nobody buys it again.
+    pub(super) fault: StatusCode,
+    pub(super) code: &'f str,
+}
+
+/// By which status and code a client is told of a failure.
+pub(super) fn stated(failure: &Failure) -> Stated<'_> {
     let table = ErrorTable::shipped();
     let row = table.row(&failure.code);
     let of_glm = failure.status_code.and_then(refuses);
     let of_code = row.and_then(|row| row.http_status).and_then(refuses);
-    let under_success = failure.status_code.is_some();
-    let own = match failure.class {
-        FailureClass::RequestFatal => StatusCode::BAD_REQUEST,
+    let same = |status| (status, status);
+    let own = match (of_glm.or(of_code), failure.class) {
+        (Some(known), _) => same(known),
+        (None, FailureClass::RequestFatal) => same(StatusCode::BAD_REQUEST),
         // GLM said 200 and sent no completion.
-        _ if under_success => StatusCode::UNPROCESSABLE_ENTITY,
-        _ => StatusCode::BAD_GATEWAY,
+        (None, _) if failure.status_code.is_some() => {
+            (StatusCode::UNPROCESSABLE_ENTITY, StatusCode::BAD_GATEWAY)
+        }
+        (None, _) => same(StatusCode::BAD_GATEWAY),
     };
-    let status = of_glm.or(of_code).unwrap_or(own);
     // An answer had begun: for a client that asks again after a 5xx it would be bought again.
-    let lost = |status| match failure.is_unread() {
-        true => StatusCode::UNPROCESSABLE_ENTITY,
-        false => status,
+    let lost = |fault| match failure.is_unread() {
+        true => (StatusCode::UNPROCESSABLE_ENTITY, fault),
+        false => same(fault),
     };
     let code = failure.code.strip_prefix("http_").unwrap_or(&failure.code);
-    match failure.code.as_str() {
+    let ((status, fault), code) = match failure.code.as_str() {
         code::DEADLINE
         | code::TIMEOUT_CONNECT
         | code::TIMEOUT_FIRST_BYTE
@@ -222,10 +243,19 @@ pub(super) fn stated(failure: &Failure) -> (StatusCode, &str) {
         | code::FOREIGN_ANSWER
         | code::UNREACHABLE
         | code::TLS_UNTRUSTED => (lost(StatusCode::BAD_GATEWAY), "1234"),
-        code::REQUEST_INVALID => (StatusCode::BAD_REQUEST, "1210"),
-        code::NO_API_KEY => (StatusCode::SERVICE_UNAVAILABLE, "1000"),
-        "" => (status, "1200"),
-        _ => (status, code),
+        code::REQUEST_INVALID => (same(StatusCode::BAD_REQUEST), "1210"),
+        code::NO_API_KEY => (same(StatusCode::SERVICE_UNAVAILABLE), "1000"),
+        code::CANCELLED => (
+            same(Kind::JobCancelled.status()),
+            Kind::JobCancelled.glm_code(),
+        ),
+        "" => (own, "1200"),
+        _ => (own, code),
+    };
+    Stated {
+        status,
+        fault,
+        code,
     }
 }
 
@@ -308,6 +338,8 @@ mod tests {
         let reply = answer(&ending, false, &RequestId::default());
         assert_eq!(reply.status, StatusCode::CONFLICT);
         assert_eq!(header(&reply, SHOULD_RETRY).unwrap(), "false");
+        let told: Value = serde_json::from_slice(&reply.into_bytes()).unwrap();
+        assert_eq!(told["error"]["code"], "409", "no code of GLM's says so");
     }
 
     fn told_of(class: FailureClass, code: &str, status_code: Option<u16>, body: &str) -> Reply {
@@ -357,6 +389,41 @@ mod tests {
         check(ServerTransient, code::DEADLINE, None, 504);
         check(ServerTransient, code::QUARANTINED, None, 502);
         check(ServerTransient, "", None, 502);
+    }
+
+    #[test]
+    fn what_broke_off_is_nobodys_invalid_request_in_any_form() {
+        use FailureClass::{RequestFatal, ServerTransient};
+        let check = |class, code: &str, status_code, want: (&str, &str)| {
+            let failure = Failure {
+                status_code,
+                ..Failure::new(class, code, "m")
+            };
+            let words = [Face::Chat, Face::Messages].map(|face| {
+                let mut job = sample::completed(1).job;
+                job.face = face;
+                let told = failed(&job, &failure, None, false, &RequestId::default());
+                let told: Value = serde_json::from_slice(&told.into_bytes()).unwrap();
+                told["error"]["type"].as_str().unwrap().to_owned()
+            });
+            assert_eq!(words, [want.0, want.1], "{code}");
+        };
+        let ours = ("api_error", "api_error");
+        for code in [
+            code::CONNECTION,
+            code::TIMEOUT_IDLE,
+            code::TIMEOUT_TOTAL,
+            code::BODY_INVALID,
+            code::BODY_TOO_LARGE,
+        ] {
+            check(ServerTransient, code, Some(200), ours);
+            check(ServerTransient, code, None, ours);
+        }
+        let invalid = ("invalid_request_error", "invalid_request_error");
+        check(RequestFatal, "1210", Some(400), invalid);
+        check(RequestFatal, "1301", Some(200), invalid);
+        let limited = ("rate_limit_error", "rate_limit_error");
+        check(FailureClass::Throttle, "1302", Some(200), limited);
     }
 
     #[test]

@@ -16,10 +16,10 @@ use warp::http::HeaderMap;
 use super::Api;
 use super::admin::JobPath;
 use super::answer::{Answer, EVENT_STREAM, Pieces, Reply, Shapes};
-use super::hub::{self, Listener, Scope};
+use super::hub::{self, Had, Listener, Scope};
 use super::input::{Ignored, Input, Nothing};
 use super::principal::Principal;
-use super::problem::Problem;
+use super::problem::{Kind, Problem};
 use super::standing::while_key_opens;
 use super::submission::header_text;
 
@@ -77,14 +77,21 @@ impl Answer for Live {
 }
 
 /// The event that whoever comes back had last.
-fn last(headers: &HeaderMap) -> Result<Option<String>, Problem> {
-    header_text(headers, LAST_EVENT_ID, 64)
+fn last(headers: &HeaderMap) -> Result<Option<Had>, Problem> {
+    let Some(id) = header_text(headers, LAST_EVENT_ID, 64)? else {
+        return Ok(None);
+    };
+    let problem =
+        "is no id of an event; send the id that was told last, like 00000000000000ab-17, or none";
+    let had = Had::parse(&id)
+        .ok_or_else(|| Problem::of_field(Kind::InvalidHeader, LAST_EVENT_ID, problem))?;
+    Ok(Some(had))
 }
 
 fn listen(
     api: &Arc<Api>,
     principal: &Principal,
-    last: Option<&str>,
+    last: Option<Had>,
     job: Option<JobId>,
 ) -> Listener {
     let view = Scope {
@@ -98,7 +105,7 @@ fn listen(
 /// `GET events`: all of them; for a client key those of its own jobs.
 pub(super) async fn all(api: Arc<Api>, input: Input<Nothing, Ignored>) -> Result<Live, Problem> {
     let last = last(&input.headers)?;
-    let listener = listen(&api, &input.principal, last.as_deref(), None);
+    let listener = listen(&api, &input.principal, last, None);
     let all = pieces(listener, Upto::TheLast);
     Ok(Live(while_key_opens(&api, &input.principal, None, all)))
 }
@@ -114,10 +121,12 @@ pub(super) async fn of_job(api: Arc<Api>, input: Input<JobPath, Ignored>) -> Res
     api.check_own(&input.principal, id).await?;
     let last = last(&input.headers)?;
     // What happens while the job is read is told, too.
-    let listener = listen(&api, &input.principal, last.as_deref(), Some(id));
+    let listener = listen(&api, &input.principal, last, Some(id));
     let job = api.lane.job(id).await?.record.job;
     let status = job.status.name();
-    let stands = hub::event(None, "job.status", &State { status });
+    // What comes next follows it.
+    let place = listener.place();
+    let stands = hub::event(Some(&place), "job.status", &State { status });
     let stands = stream::once(ready(Ok::<_, Infallible>(Bytes::from(stands))));
     let events: Pieces = match (job.status.is_terminal(), last) {
         (false, _) => Box::pin(stands.chain(pieces(listener, Upto::TheLast))),

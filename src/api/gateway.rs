@@ -156,7 +156,7 @@ impl<F: Faced> Answer for Answered<F> {
         if F::FACE.echoes() {
             shapes.header(
                 "x-onelane-request-id",
-                "The `request_id` that GLM was sent, where it is not the one of the body: that was used before.",
+                "The `request_id` that GLM was sent, where it is not the one of the body: that was used before, or is none that GLM takes.",
             );
         }
         if F::FACE.streams() {
@@ -205,7 +205,10 @@ pub(super) async fn call<F: Faced>(
         };
         return responses::begin(&api, asking, submission, place).await;
     }
-    let named = submission.request.request_id();
+    let named = Named {
+        is_there: submission.request.names_itself(),
+        id: submission.request.request_id(),
+    };
     let streams = submission.request.streams();
     let settings = api.lane.settings().gateway;
     let client = Client {
@@ -269,12 +272,28 @@ pub(super) async fn call<F: Faced>(
     Ok(Answered::new(None, reply))
 }
 
+/// The `request_id` of a body.
+struct Named {
+    is_there: bool,
+    /// `None`: it is no text.
+    id: Option<String>,
+}
+
+impl Named {
+    /// Says which one GLM was sent, where it is another.
+    fn tell(&self, reply: Reply, sent: &str) -> Reply {
+        match self.is_there && self.id.as_deref() != Some(sent) {
+            true => reply.with(REQUEST_ID, sent),
+            false => reply,
+        }
+    }
+}
+
 /// A call that is waited for.
 struct Called {
     face: Face,
     streams: bool,
-    /// The `request_id` that its body names.
-    named: Option<String>,
+    named: Named,
     /// Comments in its stream so often; zero: none.
     keepalive: Duration,
     request: RequestId,
@@ -285,7 +304,9 @@ impl Called {
     fn told(self, attended: Attended) -> Reply {
         let (job_id, ended) = match attended {
             Attended::Begun(begun) => {
-                return live::reply(self.face, begun, self.keepalive, self.request);
+                let head = Arc::clone(&begun.head);
+                let reply = live::reply(self.face, begun, self.keepalive, self.request);
+                return self.named.tell(reply, head.request_id.as_str());
             }
             Attended::Ended(job_id, ended) => (job_id, *ended),
         };
@@ -295,10 +316,7 @@ impl Called {
                 let reply = ended::answer(&ending, self.streams, &self.request);
                 let reply = ended::told(reply, job, ending.call.as_ref());
                 let sent = job.request_id(job.attempts);
-                match self.named {
-                    Some(named) if named != sent.as_str() => reply.with(REQUEST_ID, sent),
-                    _ => reply,
-                }
+                self.named.tell(reply, sent.as_str())
             }
             Err(error) => Problem::from(error).reply(Dialect::of_face(self.face), &self.request),
         };

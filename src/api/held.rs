@@ -12,6 +12,7 @@ use futures_util::future::BoxFuture;
 use hyper::body::{Body, Frame, SizeHint};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
+use warp::http::Version;
 use warp::http::header::CONTENT_TYPE;
 use warp::reply::Response;
 
@@ -38,6 +39,8 @@ const COMMENT: &[u8] = b":\n\n";
 const ASK_EVERY: Duration = Duration::from_secs(5);
 /// And when somebody wants to know.
 const ASK_AGAIN: Duration = Duration::from_millis(50);
+/// Zeros before the length of a chunk; some clients count its digits.
+const ZEROS_MAX: u8 = 4;
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
@@ -47,16 +50,24 @@ pub(super) struct Watch {
     gone: BoxFuture<'static, ()>,
     /// An event has ended, so that a comment may follow.
     is_between_events: bool,
+    /// Its bytes come in chunks.
+    is_chunked: bool,
+    /// How often it was asked before the next chunk.
+    zeros: u8,
     asked: Option<Instant>,
 }
 
 impl Watch {
-    pub(super) fn of(socket: &Arc<Socket>) -> Self {
+    /// Of the answer to a request of this version of HTTP.
+    pub(super) fn of(socket: &Arc<Socket>, version: Version) -> Self {
         let watched = Arc::clone(socket);
         Self {
             socket: Arc::clone(socket),
             gone: Box::pin(async move { watched.gone(false).await }),
             is_between_events: false,
+            is_chunked: version == Version::HTTP_11,
+            // The head of the answer may not be on its way.
+            zeros: ZEROS_MAX,
             asked: None,
         }
     }
@@ -64,6 +75,8 @@ impl Watch {
     /// These bytes are handed on.
     fn saw(&mut self, data: &[u8]) {
         self.is_between_events = data.ends_with(b"\n\n") || data.ends_with(b"\r\n\r\n");
+        self.socket.hands();
+        self.zeros = 0;
     }
 
     /// While nothing is to be handed on: whether the client is gone, or a question to it.
@@ -78,9 +91,17 @@ impl Watch {
             false => ASK_EVERY,
         };
         let is_due = self.asked.is_none_or(|at| at.elapsed() >= rest);
-        if is_due && self.is_between_events && presence.may_be_gone() {
+        if !is_due || !presence.may_be_gone() {
+            return Poll::Pending;
+        }
+        if self.is_between_events {
             self.asked = Some(Instant::now());
             return Poll::Ready(Some(Bytes::from_static(COMMENT)));
+        }
+        // In the middle of an event nothing may be said, but before the length of a chunk a zero.
+        if self.is_chunked && self.zeros < ZEROS_MAX && self.socket.ask_between_chunks() {
+            self.zeros += 1;
+            self.asked = Some(Instant::now());
         }
         Poll::Pending
     }

@@ -3,7 +3,7 @@
 //! numbers of their own: they tell nothing of what others do.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::fmt::Write as _;
+use std::fmt::{self, Write as _};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
@@ -149,18 +149,14 @@ impl Hub {
     }
 
     /// One who listens from now on or, with the id of the event that it had last, from there on.
-    pub(super) fn listen(self: &Arc<Self>, view: Scope, last: Option<&str>) -> Listener {
+    pub(super) fn listen(self: &Arc<Self>, view: Scope, last: Option<Had>) -> Listener {
         let heard = self.heard.subscribe();
         let ring = self.ring();
         let had = |key| ring.had(key);
         let newest = view.key.map_or(ring.next() - 1, had);
-        let number = last.and_then(|last| {
-            let number = last.strip_prefix(&format!("{:016x}-", self.process))?;
-            number
-                .parse::<u64>()
-                .ok()
-                .filter(|number| *number <= newest)
-        });
+        let number = last
+            .filter(|had| had.process == self.process && had.number <= newest)
+            .map(|had| had.number);
         let (next, own, missed) = match (number, view.key) {
             (Some(number), None) => (number + 1, 0, None),
             // Where it stands among all events is found by looking.
@@ -180,6 +176,31 @@ impl Hub {
             missed,
             is_over: false,
         }
+    }
+}
+
+/// The event that somebody who comes back had last.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Had {
+    process: u64,
+    number: u64,
+}
+
+impl fmt::Display for Had {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:016x}-{}", self.process, self.number)
+    }
+}
+
+impl Had {
+    /// As its id says it; `None`: no event has such an id.
+    pub(super) fn parse(id: &str) -> Option<Self> {
+        let (process, number) = id.split_once('-')?;
+        let had = Self {
+            process: u64::from_str_radix(process, 16).ok()?,
+            number: number.parse().ok()?,
+        };
+        (had.to_string() == id).then_some(had)
     }
 }
 
@@ -291,6 +312,15 @@ impl Listener {
         })
     }
 
+    /// The id of what stands before the next event: whoever had that goes on from here.
+    pub(super) fn place(&self) -> String {
+        let next = match self.view.key {
+            None => self.next,
+            Some(_) => self.own,
+        };
+        self.hub.id(next.saturating_sub(1))
+    }
+
     /// Whether nothing more comes.
     pub(super) fn has_ended(&self) -> bool {
         self.hub.ring().has_ended
@@ -299,7 +329,8 @@ impl Listener {
 
 impl Hub {
     fn id(&self, number: u64) -> String {
-        format!("{:016x}-{number}", self.process)
+        let process = self.process;
+        Had { process, number }.to_string()
     }
 }
 
@@ -353,6 +384,44 @@ mod tests {
         format!("{:016x}-{number}", 7)
     }
 
+    fn had(number: u64) -> Option<Had> {
+        Had::parse(&id(number))
+    }
+
+    #[test]
+    fn an_id_that_no_event_has_is_known_as_none() {
+        assert_eq!(had(3).map(|had| had.to_string()), Some(id(3)));
+        for odd in [
+            "",
+            "x",
+            "7",
+            "7-3",
+            "0000000000000007-",
+            "0000000000000007-03",
+            "0000000000000007--3",
+            "000000000000000G-3",
+            "0000000000000007-99999999999999999999",
+        ] {
+            assert_eq!(Had::parse(odd), None, "{odd}");
+        }
+    }
+
+    #[test]
+    fn who_had_the_place_of_a_listener_is_told_what_comes_behind_it() {
+        let hub = hub();
+        for key in [ONE, TWO, ONE] {
+            hub.keep(of(1, key));
+        }
+        for (view, behind) in [(ALL, 4), (OF_ONE, 4)] {
+            let place = hub.listen(view, None).place();
+            hub.keep(of(1, ONE));
+            let mut again = hub.listen(view, Had::parse(&place));
+            assert_eq!(ids(&mut again)[0], id(behind), "{place}");
+            let last = Had::parse(&place);
+            assert_eq!(hub.listen(view, last).place(), place);
+        }
+    }
+
     fn ids(listener: &mut Listener) -> Vec<String> {
         let told = std::iter::from_fn(|| listener.told());
         told.map(|told| {
@@ -373,9 +442,9 @@ mod tests {
         for n in 0..most + 10 {
             hub.keep(of(u8::try_from(n % 3).unwrap(), None));
         }
-        let told = hub.listen(ALL, Some(&id(2))).told().unwrap();
+        let told = hub.listen(ALL, had(2)).told().unwrap();
         assert_eq!(told, missed("8"));
-        let mut recent = hub.listen(ALL, Some(&id(most + 8)));
+        let mut recent = hub.listen(ALL, had(most + 8));
         let first = recent.told().unwrap();
         assert!(
             first.starts_with(&format!("id: {}\n", id(most + 9))),
@@ -386,8 +455,10 @@ mod tests {
         assert_eq!(recent.told(), None, "nothing more has happened");
         hub.keep(Some((Feed::Missed(4), None)));
         assert!(recent.told().unwrap().contains("{\"count\":4}"));
-        for other in ["0000000000000001-7", "x", &id(most + 99)] {
-            assert_eq!(hub.listen(ALL, Some(other)).told().unwrap(), missed("null"));
+        for other in ["0000000000000001-7", &id(most + 99)] {
+            let had = Had::parse(other);
+            assert!(had.is_some());
+            assert_eq!(hub.listen(ALL, had).told().unwrap(), missed("null"));
         }
     }
 
@@ -401,7 +472,7 @@ mod tests {
             job: Some(job(2)),
             ..ALL
         };
-        let mut listener = hub.listen(view, Some(&id(0)));
+        let mut listener = hub.listen(view, had(0));
         let told = listener.told().unwrap();
         assert!(told.starts_with(&format!("id: {}\n", id(2))), "{told}");
         assert!(listener.is_over);
@@ -418,13 +489,10 @@ mod tests {
         hub.keep(of(1, TWO));
         hub.keep(of(1, ONE));
         assert_eq!(ids(&mut own), [id(3)]);
-        assert_eq!(ids(&mut hub.listen(OF_ONE, Some(&id(1)))), [id(2), id(3)]);
+        assert_eq!(ids(&mut hub.listen(OF_ONE, had(1))), [id(2), id(3)]);
+        assert_eq!(ids(&mut hub.listen(OF_ONE, had(3))), [] as [String; 0]);
         assert_eq!(
-            ids(&mut hub.listen(OF_ONE, Some(&id(3)))),
-            [] as [String; 0]
-        );
-        assert_eq!(
-            ids(&mut hub.listen(OF_ONE, Some(&id(4)))),
+            ids(&mut hub.listen(OF_ONE, had(4))),
             [missed("null")],
             "it never had that one"
         );
@@ -440,7 +508,7 @@ mod tests {
         };
         hub.keep(of(9, ONE));
         assert_eq!(
-            ids(&mut hub.listen(one_job, Some(&id(3)))),
+            ids(&mut hub.listen(one_job, had(3))),
             [missed("null"), id(4)]
         );
     }
@@ -451,19 +519,19 @@ mod tests {
         for _ in 0..5 {
             hub.keep(of(1, ONE));
         }
-        let mut slow = hub.listen(OF_ONE, Some(&id(1)));
+        let mut slow = hub.listen(OF_ONE, had(1));
         for n in 0..limits::EVENTS_BUFFERED_MAX {
             hub.keep(of(1, if n == 100 { ONE } else { TWO }));
         }
         let want = [missed("4"), id(6)];
         assert_eq!(ids(&mut slow), want);
-        assert_eq!(ids(&mut hub.listen(OF_ONE, Some(&id(1)))), want);
-        assert_eq!(ids(&mut hub.listen(OF_ONE, Some(&id(5)))), [id(6)]);
+        assert_eq!(ids(&mut hub.listen(OF_ONE, had(1))), want);
+        assert_eq!(ids(&mut hub.listen(OF_ONE, had(5))), [id(6)]);
         let one_job = Scope {
             job: Some(job(1)),
             ..OF_ONE
         };
-        let mut of_job = hub.listen(one_job, Some(&id(1)));
+        let mut of_job = hub.listen(one_job, had(1));
         assert_eq!(
             of_job.told(),
             Some(missed("null")),
@@ -472,7 +540,7 @@ mod tests {
         for _ in 0..limits::EVENTS_BUFFERED_MAX {
             hub.keep(of(1, TWO));
         }
-        assert_eq!(ids(&mut hub.listen(OF_ONE, Some(&id(4)))), [missed("2")]);
+        assert_eq!(ids(&mut hub.listen(OF_ONE, had(4))), [missed("2")]);
         assert_eq!(ids(&mut slow), [] as [String; 0]);
     }
 }

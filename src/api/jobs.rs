@@ -219,13 +219,13 @@ pub(super) struct ResultAnswer {
     status: JobStatus,
     /// Whether its prompt and answer were pruned.
     bodies_pruned: bool,
-    /// GLM's answer.
+    /// What GLM answered: an answer, or its refusal.
     response: Option<Answered>,
-    /// Why there is none.
-    error: Option<LineError>,
+    /// Why it has no answer; a refusal of GLM's stands in `response`, too.
+    why: Option<LineError>,
 }
 
-/// GLM's answer to a job.
+/// What GLM answered to a job.
 #[derive(Serialize, JsonSchema)]
 pub(super) struct Answered {
     /// The HTTP status.
@@ -247,7 +247,7 @@ pub(super) async fn result(
     let detail = api.lane.job(id).await?;
     Ok(Large::of(move || {
         let job = &detail.record.job;
-        let (response, error) = match job.status.is_terminal() {
+        let (response, why) = match job.status.is_terminal() {
             true => {
                 let line = ResultLine::of_job(id, "", &detail);
                 let response = line.response.map(|response| Answered {
@@ -255,7 +255,8 @@ pub(super) async fn result(
                     request_id: response.request_id,
                     body: response.body.to_owned(),
                 });
-                (response, line.error)
+                let is_answered = job.status == JobStatus::Completed && response.is_some();
+                (response, (!is_answered).then(|| LineError::of_job(&detail)))
             }
             false => (None, None),
         };
@@ -264,7 +265,7 @@ pub(super) async fn result(
             status: job.status,
             bodies_pruned: job.bodies_pruned,
             response,
-            error,
+            why,
         }
     }))
 }

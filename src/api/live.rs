@@ -10,7 +10,7 @@ use onelane_actors::relay::{RelayEnd, RelayHead};
 use onelane_core::model::{Face, Failure, JobId};
 
 use super::answer::{Pieces, Reply};
-use super::ended::{ATTEMPTS, JOB, MODEL, stated};
+use super::ended::{ATTEMPTS, JOB, MODEL, Stated, stated};
 use super::keepalive::kept_alive;
 use super::problem::Dialect;
 use super::request_id::RequestId;
@@ -60,9 +60,9 @@ fn pieces(face: Face, begun: Begun, request: RequestId) -> Pieces {
 
 /// That a stream ends here and is not whole, in the stream's own form. An event may have been cut in the middle.
 pub(super) fn cut(face: Face, request: &RequestId, failure: &Failure) -> Bytes {
-    let (status, code) = stated(failure);
+    let Stated { fault, code, .. } = stated(failure);
     let dialect = Dialect::of_face(face);
-    let body = dialect.error_body(status, code, &failure.message, None, request);
+    let body = dialect.error_body(fault, code, &failure.message, None, request);
     match face {
         Face::Chat | Face::Embeddings => format!("\n\ndata: {body}\n\n"),
         Face::Messages => format!("\n\nevent: error\ndata: {body}\n\n"),
@@ -73,4 +73,43 @@ pub(super) fn cut(face: Face, request: &RequestId, failure: &Failure) -> Bytes {
         }
     }
     .into()
+}
+
+#[cfg(test)]
+mod tests {
+    use onelane_core::model::{FailureClass, code};
+    use serde_json::Value;
+
+    use super::*;
+
+    #[test]
+    fn a_stream_that_broke_off_is_told_as_nobodys_invalid_request() {
+        let check = |code: &str, status_code, want: &str, want_code: &str| {
+            let failure = Failure {
+                status_code,
+                ..Failure::new(FailureClass::ServerTransient, code, "m")
+            };
+            for face in [Face::Chat, Face::Messages, Face::Responses] {
+                let event = cut(face, &RequestId::default(), &failure);
+                let event = String::from_utf8(event.to_vec()).unwrap();
+                let data = event.trim_end().rsplit("data: ").next().unwrap();
+                let told: Value = serde_json::from_str(data).unwrap();
+                let error = match face {
+                    Face::Responses => &told,
+                    _ => &told["error"],
+                };
+                assert_eq!(error["code"], want_code, "{event}");
+                assert_eq!(error["message"], "m");
+                if face != Face::Responses {
+                    assert_eq!(error["type"], want, "{event}");
+                }
+            }
+        };
+        check(code::CONNECTION, Some(200), "api_error", "1234");
+        check(code::TIMEOUT_IDLE, Some(200), "api_error", "1234");
+        check(code::TIMEOUT_TOTAL, Some(200), "api_error", "1234");
+        check(code::BODY_INVALID, Some(200), "api_error", "body_invalid");
+        check(code::INTERRUPTED, None, "api_error", "interrupted");
+        check(code::CANCELLED, None, "invalid_request_error", "409");
+    }
 }

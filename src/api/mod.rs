@@ -15,7 +15,7 @@
 //! | `answer`, `problem`, `envelope`, `ended`, `packing`, `request_id` | how answers look, packed where the client asks, and named as their request |
 //! | `admin`, `control`, `bulk`, `billing`, `keys`, `log`, `notify`, `estimate` | handlers for operators |
 //! | `events`, `hub`, `standing` | live events, resumed by their ids; the latest of them; how long a key reads on |
-//! | `follow`, `sse` | a job's stream, resumed by the ids of its events; where those begin |
+//! | `follow`, `sse`, `edit` | a job's stream, resumed by the ids of its events; where those begin; what is ours in them |
 //! | `files`, `upload`, `room`, `batches` | uploaded files, their room, and batches that are made of them |
 //! | `lines`, `terms`, `feeder` | the lines of a file, on whose terms they are handed in, and who makes jobs of them |
 //! | `gateway`, `live`, `keepalive`, `responses`, `messages`, `models` | handlers for SDKs: a face of GLM's each |
@@ -40,6 +40,7 @@ mod control;
 mod cors;
 mod credentials;
 mod door;
+mod edit;
 mod ended;
 mod endpoint;
 mod endpoints;

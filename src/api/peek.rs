@@ -8,8 +8,10 @@ use socket2::SockRef;
 /// What is known of the other side of a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Side {
-    /// It may say more, or has said what is still to be read.
+    /// It may say more.
     Open,
+    /// It has said what is still to be read, and what comes behind that nobody knows.
+    Says,
     /// It has closed its own direction, or all.
     Closed,
     /// The connection is broken. That is told once.
@@ -20,7 +22,7 @@ pub(super) enum Side {
 pub(super) fn other_side(socket: SockRef<'_>) -> Side {
     match socket.peek(&mut [MaybeUninit::uninit()]) {
         Ok(0) => Side::Closed,
-        Ok(_) => Side::Open,
+        Ok(_) => Side::Says,
         Err(error) => match error.kind() {
             ErrorKind::WouldBlock | ErrorKind::Interrupted => Side::Open,
             _ => Side::Broken,
@@ -61,6 +63,6 @@ mod tests {
         client = other;
         client.write_all(b"x").unwrap();
         drop(client);
-        assert_eq!(look(&server), Side::Open, "what it said comes first");
+        assert_eq!(look(&server), Side::Says, "what it said comes first");
     }
 }

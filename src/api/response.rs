@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use warp::http::StatusCode;
 
 use super::answer::{JSON, Reply};
+use super::edit::{Edit, edited, place};
 use super::ended::{stated, told_by_glm};
 use crate::object::Object;
 
@@ -26,31 +27,55 @@ impl Ours {
         }
     }
 
-    /// GLM's answer with our ids, and as one of the background.
+    /// The id of the response.
+    #[cfg(test)]
+    pub(super) const fn id(&self) -> ResponseId {
+        self.id
+    }
+
+    /// GLM's answer with our ids, and as one of the background; the rest of it to the byte.
     pub(super) fn on(&self, answer: &RawValue) -> Option<String> {
+        Some(edited(answer.get(), self.edits(answer.get(), answer)?))
+    }
+
+    /// What is to stand in place of GLM's in an answer, which is a part of this text.
+    pub(super) fn edits(&self, text: &str, answer: &RawValue) -> Option<Vec<Edit>> {
         let fields: Object<'_> = serde_json::from_str(answer.get()).ok()?;
         let quoted = |id: ResponseId| format!("\"{id}\"");
-        let (id, previous) = (quoted(self.id), self.previous.map(quoted));
         let own = [
-            ("id", Some(&*id)),
-            ("background", Some("true")),
-            ("previous_response_id", previous.as_deref()),
+            ("id", Some(quoted(self.id))),
+            ("background", Some("true".to_owned())),
+            ("previous_response_id", self.previous.map(quoted)),
         ];
-        let own = own
-            .iter()
-            .filter_map(|(name, value)| Some((*name, (*value)?)));
-        let mut out = Vec::new();
-        for (name, value) in own.clone() {
-            if fields.get(name).is_none() {
-                out.push(format!("\"{name}\":{value}"));
-            }
+        let own: Vec<_> = own
+            .into_iter()
+            .filter_map(|(name, value)| Some((name, value?)))
+            .collect();
+        let missing = own.iter().filter(|(name, _)| fields.get(name).is_none());
+        let missing: Vec<String> = missing
+            .map(|(name, value)| format!("\"{name}\":{value}"))
+            .collect();
+        let mut edits = Vec::new();
+        if !missing.is_empty() {
+            let begin = place(answer.get(), text)?.start + 1;
+            let comma = match fields.iter().next() {
+                Some(_) => ",",
+                None => "",
+            };
+            edits.push(Edit {
+                at: begin..begin,
+                text: missing.join(",") + comma,
+            });
         }
         for (name, value) in fields.iter() {
-            let known = own.clone().find(|(known, _)| *known == name);
-            let value = known.map_or(value.get(), |(_, value)| value);
-            out.push(format!("{}:{value}", serde_json::to_string(name).ok()?));
+            if let Some((_, own)) = own.iter().find(|(known, _)| *known == name) {
+                edits.push(Edit {
+                    at: place(value.get(), text)?,
+                    text: own.clone(),
+                });
+            }
         }
-        Some(format!("{{{}}}", out.join(",")))
+        Some(edits)
     }
 }
 
@@ -72,7 +97,7 @@ pub(super) fn object(record: &JobRecord, status: &str) -> Value {
         .as_ref()
         .filter(|_| job.status == JobStatus::Failed);
     let error = failure.map(|failure| {
-        let (_, code) = stated(failure);
+        let code = stated(failure).code;
         json!({"code": code, "message": failure.message})
     });
     let asked = record.request.as_deref().and_then(|request| match request {
@@ -162,6 +187,14 @@ mod tests {
             format!(r#"{{"id":"{id}","background":true,"output":[]}}"#)
         );
         let before = ResponseId(sample::id(2));
+        // Whatever stands between its fields.
+        let shown = ours.on(&raw(
+            "{ \"id\" :\n\"g\",\t\"background\":true, \"x\": [ 1 ] }",
+        ));
+        let want = format!("{{ \"id\" :\n\"{id}\",\t\"background\":true, \"x\": [ 1 ] }}");
+        assert_eq!(shown.unwrap(), want);
+        let shown = ours.on(&raw("{}")).unwrap();
+        assert_eq!(shown, format!(r#"{{"id":"{id}","background":true}}"#));
         ours.previous = Some(before);
         let shown = ours.on(&raw(
             r#"{"id":"g","background":true,"previous_response_id":"h"}"#,

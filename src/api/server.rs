@@ -110,7 +110,6 @@ impl Listening {
             #[cfg(feature = "desk")]
             pages,
         } = self;
-        let header_timeout = Duration::from_millis(config.header_timeout_ms);
         let (of_feeder, its_clock) = (lane.clone(), Arc::clone(&clock));
         let rates = Arc::new(Rates::default());
         let feeder = Arc::new(Feeder::new(
@@ -139,7 +138,7 @@ impl Listening {
             router,
             reading: Reading {
                 max_bytes: config.max_body_bytes,
-                idle: header_timeout,
+                idle: Duration::from_millis(config.body_idle_timeout_ms),
                 whole: Duration::from_millis(config.body_timeout_ms),
                 bounds: Arc::clone(&bounds),
             },

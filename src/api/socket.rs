@@ -33,6 +33,8 @@ const ASK_SOON: Duration = Duration::from_millis(20);
 const ASK_EVERY: Duration = Duration::from_secs(10);
 /// But not again while the last question may still be refused.
 const ASK_APART: Duration = Duration::from_millis(150);
+/// What was read on a connection that has several requests at once has reached all of them after this.
+const SETTLES_WITHIN: Duration = Duration::from_millis(50);
 /// Bytes that the watch reads at once before the server wants them.
 const WATCHED_BYTES: usize = 4 * 1024;
 
@@ -60,6 +62,10 @@ impl Channel {
 
 struct Shared {
     channel: Channel,
+    /// When the server read of it last.
+    heard_at: Option<Instant>,
+    /// All that the server had to say is on its way.
+    is_flushed: bool,
     /// What the watch has read, and the server has not.
     ahead: Vec<u8>,
 }
@@ -83,6 +89,13 @@ impl Shared {
         };
         let broken = self.channel.bytes().are_broken();
         Sight { closing, broken }
+    }
+
+    /// Whether what it says or does is still to be read, which may be that it leaves: under TLS nobody can look at it
+    /// without reading it.
+    fn stirs(&mut self) -> bool {
+        let is_hidden = matches!(self.channel, Channel::Tls(_));
+        is_hidden && self.channel.bytes().have_news()
     }
 
     /// Whether all is read that means anything: empty lines between requests mean nothing.
@@ -121,6 +134,8 @@ impl Socket {
     pub(super) fn new(channel: Channel, place: Arc<Place>) -> Arc<Self> {
         let shared = Shared {
             channel,
+            heard_at: None,
+            is_flushed: false,
             ahead: Vec::new(),
         };
         let socket = Arc::new(Self {
@@ -138,7 +153,30 @@ impl Socket {
             };
             socket.map_or(gone, |socket| socket.shared().sight())
         });
+        let looked_at = Arc::downgrade(&socket);
+        socket.presence.stirs_by(move || {
+            let socket = looked_at.upgrade();
+            socket.is_none_or(|socket| socket.shared().stirs())
+        });
         socket
+    }
+
+    /// Whether the client of one request among several is there. What it takes back is read with all that it says, and
+    /// known a moment later to whoever serves that request.
+    pub(super) fn presence_among_others(self: &Arc<Self>) -> Arc<Presence> {
+        let presence = Arc::new(Presence::default());
+        let looked_at = Arc::downgrade(self);
+        presence.stirs_by(move || {
+            let socket = looked_at.upgrade();
+            socket.is_none_or(|socket| {
+                let mut shared = socket.shared();
+                let has_settled = shared
+                    .heard_at
+                    .is_none_or(|at| at.elapsed() >= SETTLES_WITHIN);
+                !has_settled || shared.channel.bytes().have_news()
+            })
+        });
+        presence
     }
 
     /// Whether the client is there, for those who want to know.
@@ -159,13 +197,16 @@ impl Socket {
             match poll_fn(|cx| self.shared().look(cx)).await {
                 Seen::Bytes => tokio::time::sleep(LOOK_EVERY).await,
                 Seen::End => break,
-                Seen::Broken => return,
+                Seen::Broken => {
+                    self.presence.closing();
+                    return;
+                }
             }
         }
+        self.presence.closing();
         if matches!(self.shared().channel, Channel::Tls(_)) {
             return;
         }
-        self.presence.closing();
         self.shared().channel.bytes().keep_alive();
         let mut asked_at: Option<Instant> = None;
         // A job that nobody can come back for ends with its client.
@@ -198,6 +239,18 @@ impl Socket {
                 ask_at = Instant::now() + ASK_EVERY;
             }
         }
+    }
+
+    /// A part of an answer is handed to the server, which writes it next.
+    pub(super) fn hands(&self) {
+        self.shared().is_flushed = false;
+    }
+
+    /// Asks whether the client is still there between two chunks of its answer, if that is where it is. Whether it was
+    /// asked.
+    pub(super) fn ask_between_chunks(&self) -> bool {
+        let mut shared = self.shared();
+        shared.is_flushed && shared.channel.bytes().ask_between_chunks()
     }
 
     /// Says that nothing more comes, and finds out whether the client gets to read what it was sent; `false`: it does
@@ -328,7 +381,9 @@ impl AsyncRead for Served {
         let before = buf.filled().len();
         let mut shared = socket.shared();
         if shared.ahead.is_empty() {
-            ready!(shared.channel.io().poll_read(cx, buf))?;
+            let read = ready!(shared.channel.io().poll_read(cx, buf));
+            shared.heard_at = Some(Instant::now());
+            read?;
         } else {
             let most = shared.ahead.len().min(buf.remaining());
             let rest = shared.ahead.split_off(most);
@@ -350,7 +405,9 @@ impl AsyncWrite for Served {
         if let Some(written) = self.in_words(cx, buf) {
             return written;
         }
-        self.socket.shared().channel.io().poll_write(cx, buf)
+        let mut shared = self.socket.shared();
+        shared.is_flushed = false;
+        shared.channel.io().poll_write(cx, buf)
     }
 
     fn poll_write_vectored(
@@ -363,11 +420,9 @@ impl AsyncWrite for Served {
         {
             return written;
         }
-        self.socket
-            .shared()
-            .channel
-            .io()
-            .poll_write_vectored(cx, bufs)
+        let mut shared = self.socket.shared();
+        shared.is_flushed = false;
+        shared.channel.io().poll_write_vectored(cx, bufs)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -375,7 +430,10 @@ impl AsyncWrite for Served {
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.socket.shared().channel.io().poll_flush(cx)
+        let mut shared = self.socket.shared();
+        ready!(shared.channel.io().poll_flush(cx))?;
+        shared.is_flushed = true;
+        Poll::Ready(Ok(()))
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

@@ -2,6 +2,8 @@
 
 use std::fmt::Display;
 
+use super::edit::{Edit, edited};
+
 /// Follows the bytes of a stream, and counts its events.
 #[derive(Debug, Default)]
 pub(super) struct Boundaries {
@@ -96,8 +98,8 @@ pub(super) struct Whole {
 }
 
 impl Whole {
-    /// The data of the events that end in this piece, each its lines joined; those without any are left out.
-    pub(super) fn data(&mut self, piece: &[u8]) -> Vec<String> {
+    /// What ends in this piece: events, and what stands between them. All of them together are the stream to the byte.
+    pub(super) fn events(&mut self, piece: &[u8]) -> Vec<Event> {
         let mut ended = Vec::new();
         for byte in piece {
             if self.boundaries.take(*byte) {
@@ -111,17 +113,76 @@ impl Whole {
         ended
     }
 
-    fn end(&mut self, ended: &mut Vec<String>) {
+    fn end(&mut self, ended: &mut Vec<Event>) {
         let event = std::mem::take(&mut self.open);
-        let event = String::from_utf8_lossy(&event);
-        let lines = event.split(['\r', '\n']);
-        let data = lines.filter_map(|line| line.strip_prefix("data:"));
-        let data: Vec<&str> = data
-            .map(|data| data.strip_prefix(' ').unwrap_or(data))
-            .collect();
-        if !data.is_empty() {
-            ended.push(data.join("\n"));
+        if !event.is_empty() {
+            ended.push(Event::of(String::from_utf8_lossy(&event).into_owned()));
         }
+    }
+}
+
+/// An event as it came, and what it says.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Event {
+    text: String,
+    /// Its lines of data, joined.
+    data: String,
+    /// Where each of those begins, in the data and in the text.
+    lines: Vec<(usize, usize)>,
+}
+
+impl Event {
+    pub(super) fn of(text: String) -> Self {
+        const FIELD: &str = "data:";
+        let (mut data, mut lines) = (String::new(), Vec::new());
+        let mut at = 0;
+        for line in text.split_inclusive(['\r', '\n']) {
+            let begin = at;
+            at += line.len();
+            let Some(said) = line.strip_prefix(FIELD) else {
+                continue;
+            };
+            let content = said.strip_prefix(' ').unwrap_or(said);
+            let begin = begin + line.len() - content.len();
+            let content = content.trim_end_matches(['\r', '\n']);
+            if !lines.is_empty() {
+                data.push('\n');
+            }
+            lines.push((data.len(), begin));
+            data.push_str(content);
+        }
+        Self { text, data, lines }
+    }
+
+    /// As it came.
+    pub(super) fn text(&self) -> &str {
+        &self.text
+    }
+
+    /// What it says; `None`: nothing, it is a comment or blank.
+    pub(super) fn data(&self) -> Option<&str> {
+        (!self.lines.is_empty()).then_some(&*self.data)
+    }
+
+    /// As it came, but for these parts of its data.
+    pub(super) fn with(&self, edits: Vec<Edit>) -> String {
+        let in_text = |at: usize| {
+            let before = self.lines.partition_point(|(begin, _)| *begin <= at);
+            let line = before.checked_sub(1).and_then(|nth| self.lines.get(nth));
+            line.map_or(at, |(begin, begin_in_text)| begin_in_text + at - begin)
+        };
+        let edits = edits.into_iter().map(|edit| {
+            let start = in_text(edit.at.start);
+            let end = match edit.at.is_empty() {
+                true => start,
+                false => in_text(edit.at.end - 1) + 1,
+            };
+            Edit {
+                at: start..end,
+                text: edit.text,
+            }
+        });
+        edited(&self.text, edits.collect())
     }
 }
 
@@ -135,9 +196,43 @@ mod tests {
         for piece_bytes in [1, 2, 5, 100] {
             let mut whole = Whole::default();
             let pieces = stream.as_bytes().chunks(piece_bytes);
-            let events: Vec<String> = pieces.flat_map(|piece| whole.data(piece)).collect();
-            assert_eq!(events, ["{\n}", "b"], "{piece_bytes}");
+            let events: Vec<Event> = pieces.flat_map(|piece| whole.events(piece)).collect();
+            let data: Vec<&str> = events.iter().filter_map(Event::data).collect();
+            assert_eq!(data, ["{\n}", "b"], "{piece_bytes}");
+            let all: String = events.iter().map(Event::text).collect();
+            assert_eq!(Some(&*all), stream.strip_suffix("data: torn"));
         }
+    }
+
+    #[test]
+    fn what_is_edited_of_an_event_leaves_the_rest_of_it_as_it_came() {
+        let text = "event: a\r\n: hi\ndata: {\"n\": 1,\rdata:\"id\":\"x\"\ndata:  }\nid: 7\n\n";
+        let event = Event::of(text.to_owned());
+        let data = "{\"n\": 1,\n\"id\":\"x\"\n }";
+        assert_eq!(event.data(), Some(data));
+        let at = |part: &str| {
+            let start = data.find(part).unwrap();
+            start..start + part.len()
+        };
+        let edit = |at, text: &str| Edit {
+            at,
+            text: text.to_owned(),
+        };
+        let edits = vec![
+            edit(at("\"x\""), "\"ours\""),
+            edit(at("1"), "27"),
+            edit(1..1, "\"m\":0,"),
+        ];
+        let want = text
+            .replace("\"x\"", "\"ours\"")
+            .replace("1,", "27,")
+            .replace("{", "{\"m\":0,");
+        assert_eq!(event.with(edits), want);
+        assert_eq!(event.with(Vec::new()), text);
+        // A value that goes over lines is one line afterwards.
+        let event = Event::of("data: {\"a\":[\ndata: 1]}\n\n".to_owned());
+        let whole = event.with(vec![edit(5..9, "2")]);
+        assert_eq!(whole, "data: {\"a\":2}\n\n");
     }
 
     /// A stream in every way to end a line, with a comment, empty lines to spare and an end that is none.

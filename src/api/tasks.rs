@@ -18,7 +18,7 @@ use super::ended::{self, FINISH, JOB, stated};
 use super::gateway::{CALLBACK, Call, Chat};
 use super::granted::Said;
 use super::input::{Ignored, Input, Nothing};
-use super::problem::Problem;
+use super::problem::{Kind, Problem};
 use super::submission::{header_text, idempotency_key};
 use crate::error::Error;
 use crate::object::Object;
@@ -220,8 +220,9 @@ fn told(record: &JobRecord) -> String {
                     body += &format!("\"error\":{error},");
                 }
                 (_, JobStatus::Cancelled) => {
+                    let code = Kind::JobCancelled.glm_code();
                     let message = Error::JobCancelled(record.job.id).to_string();
-                    body += &member("error", &json!({"code": "1200", "message": message}));
+                    body += &member("error", &json!({"code": code, "message": message}));
                 }
                 _ => {}
             }
@@ -246,7 +247,7 @@ fn refused(failure: &Failure, refusal: Option<&RawValue>) -> String {
     match own.filter(|own| own.error.get().starts_with('{')) {
         Some(own) => own.error.get().to_owned(),
         None => {
-            let (_, code) = stated(failure);
+            let code = stated(failure).code;
             json!({"code": code, "message": failure.message}).to_string()
         }
     }
@@ -293,6 +294,6 @@ mod tests {
         record.refusal = Some(came.into());
         assert_eq!(error(&record), json!({"code": "1301", "message": "系统"}));
         record.job.status = JobStatus::Cancelled;
-        assert_eq!(error(&record)["code"], "1200");
+        assert_eq!(error(&record)["code"], "409");
     }
 }

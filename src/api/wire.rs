@@ -165,9 +165,18 @@ impl Bytes {
 
     /// Whether the client has closed its own direction, and what it said before has been read.
     pub(super) fn have_closed(&mut self) -> bool {
+        matches!(self.other_side(), Side::Closed | Side::Broken)
+    }
+
+    /// Whether the client has said or done something that nobody has read.
+    pub(super) fn have_news(&mut self) -> bool {
+        self.other_side() != Side::Open
+    }
+
+    fn other_side(&mut self) -> Side {
         let side = self.wire.other_side();
         self.broken |= side == Side::Broken;
-        side != Side::Open
+        side
     }
 
     /// The client has closed its own direction: whether it has closed all of it is found out some time, without a word.
@@ -191,6 +200,21 @@ impl Bytes {
                 written > 0
             }
             Err(error) => error.kind() == io::ErrorKind::WouldBlock,
+        }
+    }
+
+    /// Asks the same in the middle of an answer that comes in chunks, with a zero before the length of the next one. All
+    /// that was to be sent must be on its way. Whether it was asked.
+    pub(super) fn ask_between_chunks(&mut self) -> bool {
+        if self.stall.is_some() {
+            return false;
+        }
+        match self.wire.try_write(b"0") {
+            Ok(written) => written > 0,
+            Err(error) => {
+                self.broken |= error.kind() != io::ErrorKind::WouldBlock;
+                false
+            }
         }
     }
 

@@ -254,6 +254,8 @@ section! {
         ];
         /// A client that takes longer for its headers, a TLS handshake or its next request is dropped.
         header_timeout_ms: u64 = 10_000 => [within(1..=limits::DAY_MS)];
+        /// A client that pauses for longer in the middle of its body is refused with 408.
+        body_idle_timeout_ms: u64 = 10_000 => [within(1..=limits::DAY_MS)];
         /// A client that takes longer to send its whole body is refused with 408.
         body_timeout_ms: u64 = 60_000 => [within(1..=limits::DAY_MS)];
         /// A client that takes longer for the next 256 KiB of its answer is dropped.

@@ -38,6 +38,8 @@ const fn watched(on: Watched) -> &'static str {
         Watched::Hold => "挂起",
         Watched::ForeignAnswer => "串错的回答",
         Watched::Unreachable => "无法连接",
+        Watched::Quota => "配额用量",
+        Watched::Balance => "余额消耗",
     }
 }
 
@@ -79,7 +81,7 @@ fn amount(alert: &Alert, nanos: i64) -> String {
     let w = Words::of(Lang::Zh);
     let whole = u64::try_from(nanos / WHOLE).unwrap_or(0);
     match alert.on {
-        Watched::ErrorRate | Watched::Budget => {
+        Watched::ErrorRate | Watched::Budget | Watched::Quota | Watched::Balance => {
             format!("{} %", percent(nanos as f64 / WHOLE as f64))
         }
         Watched::ResponseTime | Watched::QueueAge => duration(whole, w),

@@ -71,6 +71,7 @@ impl<'a> Live<'a> {
         note_ids(call_ids.clone(), self.call);
         self.relay.open(RelayHead {
             attempt: self.call.attempt,
+            request_id: self.call.request_id.clone(),
             model: self.call.model.clone(),
             media_type: stated.unwrap_or(EVENT_STREAM).to_owned(),
             call_ids,
@@ -107,7 +108,8 @@ impl<'a> Live<'a> {
                 self.relay.close(RelayEnd::Cut(failure.clone()));
             }
             GlmOutcome::Answered(_) | GlmOutcome::Failed(..) => self.relay.close(RelayEnd::Whole),
-            GlmOutcome::Aborted | GlmOutcome::NotSent => self.relay.give_up(),
+            // Why it was given up the caller knows.
+            GlmOutcome::Aborted | GlmOutcome::NotSent => {}
         }
     }
 }

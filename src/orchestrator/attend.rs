@@ -9,6 +9,7 @@
 )]
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use onelane_actors::relay::{RelayHead, RelayReader};
 use onelane_core::model::{Ending, JobId, WaitReason};
@@ -216,6 +217,9 @@ impl Attendance {
             reader,
             reading: Some(reading),
         };
+        if !self.keeps_going && client.stays_away(true) == Some(Duration::ZERO) {
+            client.presence.hurry();
+        }
         let was_closing = client.presence.may_be_gone();
         if waiter.send(Attended::Begun(begun)).is_err() {
             return Waited::Gone { has_begun: false };
@@ -245,7 +249,7 @@ impl Attendance {
 
     /// Waits for a client who went away, so long at most, or to the end of his job. `None`: he did not come back, and
     /// the job was given up.
-    async fn expect(&self, job_id: JobId, within: Option<std::time::Duration>) -> Option<Return> {
+    async fn expect(&self, job_id: JobId, within: Option<Duration>) -> Option<Return> {
         let within = within.map(|within| Instant::now() + within);
         let returned = async {
             match &self.seat {

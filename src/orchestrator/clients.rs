@@ -127,7 +127,7 @@ impl Seat {
         let presence = lock(&self.presence);
         match self.is_answered.load(Ordering::Acquire) {
             true => presence.is_broken(),
-            false => presence.may_be_gone(),
+            false => presence.may_be_leaving(),
         }
     }
 }

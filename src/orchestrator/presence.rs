@@ -26,7 +26,7 @@ pub(crate) struct Sight {
     pub(crate) broken: bool,
 }
 
-type Look = Box<dyn Fn() -> Sight + Send + Sync>;
+type Look<T> = Box<dyn Fn() -> T + Send + Sync>;
 
 /// How a connection has ended.
 #[derive(Debug, Clone, Copy)]
@@ -52,7 +52,9 @@ pub(crate) struct Presence {
     /// Somebody wants to know whether it is still there.
     is_wanted: AtomicBool,
     course: watch::Sender<Course>,
-    look: OnceLock<Look>,
+    look: OnceLock<Look<Sight>>,
+    /// Whether its connection brings something that is still being heard, and may be that it leaves.
+    stirs: OnceLock<Look<bool>>,
     /// Once it leaves, its job is nobody's.
     is_hurried: AtomicBool,
 }
@@ -85,6 +87,16 @@ impl Presence {
     /// asks again at once is faster than the news of it.
     pub(crate) fn look_by(&self, look: impl Fn() -> Sight + Send + Sync + 'static) {
         let _ = self.look.set(Box::new(look));
+    }
+
+    /// By what it is known that its connection brings something which may be that it leaves.
+    pub(crate) fn stirs_by(&self, stirs: impl Fn() -> bool + Send + Sync + 'static) {
+        let _ = self.stirs.set(Box::new(stirs));
+    }
+
+    /// Whether it may be gone, or about to be known as gone.
+    pub(super) fn may_be_leaving(&self) -> bool {
+        self.may_be_gone() || self.stirs.get().is_some_and(|stirs| stirs())
     }
 
     /// Whether it may be gone: it will not say so.

@@ -140,8 +140,11 @@ async fn a_file_of_lines_is_a_batch_whose_results_are_read_as_the_field_has_them
     }
     let errors = content(&api, &ended["error_file_id"]).await;
     assert_eq!(errors.len(), 1);
-    shows!(errors[0], {"custom_id": "line-3", "response": Value::Null});
-    shows!(errors[0]["error"], {"code": "1301"});
+    // Answered with a refusal, so that it is a response, and no error beside it.
+    shows!(errors[0], {"custom_id": "line-3", "error": Value::Null});
+    shows!(errors[0]["response"], {"status_code": 400});
+    assert!(errors[0]["response"]["request_id"].is_string());
+    shows!(errors[0]["response"]["body"]["error"], {"code": "1301"});
     for (results, lines) in [
         (&ended["output_file_id"], &answers),
         (&ended["error_file_id"], &errors),

@@ -274,6 +274,22 @@ async fn the_clients_request_id_reaches_glm_once_and_its_replacement_is_told() {
     body["request_id"] = json!("short");
     let short = api.post(CHAT, body.to_string()).await;
     assert!(short.headers.contains_key("x-onelane-request-id"));
+    // Some that are none at all; and a stream is told of it as any answer is.
+    for (odd, streams) in [
+        (json!(1_234_567), false),
+        (json!(["of-the-client-2"]), true),
+    ] {
+        body["request_id"] = odd;
+        body["stream"] = json!(streams);
+        let reply = api.post(CHAT, body.to_string()).await;
+        assert_eq!(reply.status, 200, "{reply:?}");
+        let told = reply.headers["x-onelane-request-id"].to_str().unwrap();
+        let arrived = world.sim.arrivals().pop().unwrap();
+        assert_eq!(arrived.request_id, told);
+    }
+    body["request_id"] = Value::Null;
+    let none = api.post(CHAT, body.to_string()).await;
+    assert_eq!(none.headers.get("x-onelane-request-id"), None);
     let ids: Vec<_> = world
         .sim
         .arrivals()

@@ -124,6 +124,61 @@ async fn who_comes_back_with_the_id_of_an_event_is_told_those_after_it() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_id_that_no_event_has_is_refused_in_words_wherever_events_come() {
+    let (_world, lane, api) = served().await;
+    let body = json!({"messages": [{"role": "user", "content": "one"}], "stream": true});
+    let streamed = api.posting("/v1/chat/completions", body.to_string());
+    let streamed = streamed
+        .header("idempotency-key", "k")
+        .send()
+        .await
+        .unwrap();
+    let id = streamed.headers()["x-onelane-job"]
+        .to_str()
+        .unwrap()
+        .to_owned();
+    streamed.text().await.unwrap();
+    for path in [
+        "/api/glm/events".to_owned(),
+        format!("/api/glm/jobs/{id}/events"),
+        format!("/api/glm/jobs/{id}/stream"),
+    ] {
+        for odd in ["x", "17", "-1", "0000000000000001-x", "1-2-3"] {
+            let request = api.request(Method::GET, &path);
+            let refused = Api::send(request.header("Last-Event-ID", odd)).await;
+            let refused = refused.expect(400);
+            shows!(refused, {"type": "urn:onelane:problem:invalid-header"});
+            let words = refused["detail"].as_str().unwrap();
+            assert!(
+                words.starts_with("Last-Event-ID: is no id of an event"),
+                "{words}"
+            );
+        }
+    }
+    stop(lane, 1_000).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_had_only_how_a_job_stands_goes_on_from_there() {
+    let (world, lane, api) = served().await;
+    let blocker = world.block(&lane).await;
+    let id = api.ask("waits", "glm-4.7").await;
+    let path = format!("/api/glm/jobs/{id}/events");
+    let first = Watching::at(&api, &path, None).await.next().await.unwrap();
+    assert_eq!(first.name, "job.status");
+    // What happens meanwhile is not lost.
+    lane.cancel(blocker).await.unwrap();
+    api.completed(&id).await;
+    let mut again = Watching::at(&api, &path, first.id.as_deref()).await;
+    let stands = again.next().await.unwrap();
+    assert_eq!((&*stands.name, &stands.id), ("job.status", &first.id));
+    let missed = again.until("job.completed").await;
+    assert_ne!(missed.id, first.id);
+    assert!(again.next().await.is_none());
+    stop(lane, 1_000).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_events_of_a_job_end_with_it() {
     let (world, lane, api) = served().await;
     let blocker = world.block(&lane).await;

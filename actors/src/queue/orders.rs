@@ -104,6 +104,8 @@ impl QueueState {
         match path {
             CancelPath::Commit => self.order(Some(job_id), reply, |_| effects),
             CancelPath::Settlement => {
+                // Before the call is closed, so that its readers are told why.
+                self.ports.relays.cancelled(job_id);
                 self.waiters.wait_for_settlement(job_id, reply);
                 self.carry_out(effects)
             }

@@ -3,7 +3,7 @@
 use warp::http::StatusCode;
 
 /// The table of kinds: status, name in `type`, title, and the code of GLM's table that says the same; where GLM has none,
-/// since the lane itself can't be served by, the status stands for it.
+/// since it is the lane's own doing, the status stands for it.
 macro_rules! kinds {
     ($($name:ident: $status:ident, $slug:literal, $title:literal, $code:literal;)*) => {
         /// The kinds of wrong.
@@ -15,6 +15,11 @@ macro_rules! kinds {
         impl Kind {
             /// All of them.
             pub(in crate::api) const ALL: &[Self] = &[$(Self::$name,)*];
+
+            /// The code where GLM's form is spoken.
+            pub(in crate::api) const fn glm_code(self) -> &'static str {
+                self.facts().3
+            }
 
             pub(super) const fn facts(self) -> (StatusCode, &'static str, &'static str, &'static str) {
                 match self {
@@ -76,7 +81,7 @@ kinds! {
     DeadKey: CONFLICT, "dead-key", "client key does not open", "1214";
     CallbackRefused: UNPROCESSABLE_ENTITY, "callback-refused", "callback not allowed", "1214";
     JobFailed: BAD_GATEWAY, "job-failed", "job failed", "1200";
-    JobCancelled: CONFLICT, "job-cancelled", "job cancelled", "1200";
+    JobCancelled: CONFLICT, "job-cancelled", "job cancelled", "409";
     WaitTimeout: GATEWAY_TIMEOUT, "wait-timeout", "not done yet", "1234";
     WaitsInVain: SERVICE_UNAVAILABLE, "waits-in-vain", "would wait too long", "503";
     WaitsForQuota: TOO_MANY_REQUESTS, "waits-for-quota", "quota or budget used up", "1113";

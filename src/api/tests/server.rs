@@ -348,6 +348,7 @@ async fn every_answer_forbids_caching_and_sniffing() {
 async fn a_client_that_does_not_finish_is_hung_up_on() {
     let hasty = ServerSection {
         header_timeout_ms: 100,
+        body_idle_timeout_ms: 100,
         ..config()
     };
     let api = Running::with(hasty).await;
@@ -360,6 +361,29 @@ async fn a_client_that_does_not_finish_is_hung_up_on() {
     // A body that never ends.
     let stuck = b"POST /api/glm/jobs HTTP/1.1\r\nhost: localhost\r\ncontent-length: 9\r\n\r\n{";
     assert!(api.raw(stuck).await.starts_with("HTTP/1.1 408"));
+}
+
+#[tokio::test]
+async fn a_pause_within_a_body_has_a_bound_of_its_own() {
+    let hasty = ServerSection {
+        header_timeout_ms: 100,
+        ..config()
+    };
+    let api = Running::with(hasty).await;
+    let mut stream = TcpStream::connect(api.address).await.unwrap();
+    let body = r#"{"prompt":"hi"}"#;
+    let head = format!(
+        "POST /api/glm/jobs HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\
+         content-type: application/json\r\ncontent-length: {}\r\n\r\n",
+        body.len()
+    );
+    stream.write_all(head.as_bytes()).await.unwrap();
+    // Longer than headers may take.
+    tokio::time::sleep(Duration::from_millis(400)).await;
+    stream.write_all(body.as_bytes()).await.unwrap();
+    let mut told = String::new();
+    stream.read_to_string(&mut told).await.unwrap();
+    assert!(told.starts_with("HTTP/1.1 202"), "{told}");
 }
 
 #[tokio::test]

@@ -87,13 +87,13 @@ pub(crate) struct Ended {
     id: JobId,
     status: JobStatus,
     bodies_pruned: bool,
-    /// GLM's answer.
+    /// What GLM answered: an answer, or its refusal.
     pub(crate) response: Option<Answered>,
-    /// Why there is none.
-    pub(crate) error: Option<LineError>,
+    /// Why it has no answer.
+    pub(crate) why: Option<LineError>,
 }
 
-/// GLM's answer to a job.
+/// What GLM answered to a job.
 #[derive(Debug, Deserialize)]
 pub(crate) struct Answered {
     pub(crate) status_code: u16,
@@ -104,7 +104,7 @@ pub(crate) struct Answered {
 impl Ended {
     /// The job, as far as it is told.
     pub(crate) fn job(&self) -> Job {
-        let failure = self.error.as_ref().map(|error| {
+        let failure = self.why.as_ref().map(|error| {
             Failure::new(
                 FailureClass::RequestFatal,
                 &error.code,

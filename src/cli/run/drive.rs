@@ -452,8 +452,8 @@ impl<'a> Run<'a> {
             self.tally.completed += 1;
         } else {
             self.tally.failed += 1;
-            if let Some(error) = &line.error {
-                self.failures.note(&error.code, &error.message);
+            if let Some(why) = looked.why() {
+                self.failures.note(&why.code, &why.message);
             }
         }
         self.results.write(&line)

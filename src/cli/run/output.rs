@@ -88,7 +88,7 @@ struct Earlier {
 impl Earlier {
     /// Takes in a line, and says whether it stays in the file.
     fn take(&mut self, id: LineId, run: Source, written: &Written<'_>) -> bool {
-        let answered = written.response.is_some();
+        let answered = written.is_answer();
         match Belonging::of(id.source, run) {
             Belonging::Ours if answered => {
                 let label = written.custom_id.clone().unwrap_or_default();
@@ -218,7 +218,7 @@ impl Results {
         let mut earlier = Earlier::default();
         let mut ours: HashSet<Digest> = self.earlier.kept.keys().copied().collect();
         let file = rewrite(&self.path, |mut id, written| {
-            let answered = written.response.is_some();
+            let answered = written.is_answer();
             if taken(id) && (!answered || ours.insert(id.line)) {
                 id = LineId { source, ..id };
                 written.id = id.to_string();
@@ -460,6 +460,30 @@ mod tests {
         bench.answer(&mut second, "b", "line-2");
         second.finish().unwrap();
         assert_eq!(bench.labels(), ["line-1", "line-2"]);
+    }
+
+    #[test]
+    fn a_line_that_was_refused_is_not_done_in_the_next_run() {
+        let bench = Bench::new();
+        let mut first = bench.open();
+        let body = RawValue::from_string(r#"{"error":{"code":"1210"}}"#.to_owned()).unwrap();
+        for (text, status_code) in [("a", 400), ("b", 200)] {
+            let response = Response {
+                status_code,
+                request_id: "r".to_owned(),
+                body: &body,
+            };
+            let error = (status_code == 200).then(|| LineError::new("1210", "bad parameter"));
+            bench.write(&mut first, text, text, Some(response), error);
+        }
+        drop(first);
+
+        let mut second = bench.open();
+        for text in ["a", "b"] {
+            assert!(!second.is_done(&bench.name(text, number(1))));
+            assert!(second.was_told(bench.id(text).line));
+        }
+        assert_eq!(bench.labels(), [""; 0]);
     }
 
     #[test]

@@ -114,16 +114,14 @@ impl Looked {
             request_id: response.request_id.clone(),
             body: &response.body,
         });
-        let error = ended.error.as_ref().map(|error| LineError {
-            code: error.code.clone(),
-            message: error.message.clone(),
-            ..*error
-        });
-        ResultLine {
-            id: id.to_string(),
-            custom_id: label.to_string(),
-            error: error.filter(|_| response.is_none()),
-            response,
+        ResultLine::of_end(id, label, response, ended.why.clone())
+    }
+
+    /// Why it has no answer, once it has ended without one.
+    pub(crate) fn why(&self) -> Option<LineError> {
+        match self {
+            Self::Here(detail) => Some(LineError::of_job(detail)),
+            Self::There(_, ended) => ended.why.clone(),
         }
     }
 }

@@ -7,6 +7,7 @@ use std::io::{self, BufRead as _, BufReader, BufWriter, Read as _, Write as _};
 use std::path::{Path, PathBuf};
 
 use onelane::model::limits;
+use onelane::results::is_answer;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
@@ -23,11 +24,27 @@ pub(super) struct Written<'a> {
     pub(super) id: String,
     /// The line's own id, or `line-N`.
     pub(super) custom_id: Option<String>,
-    /// The answer.
+    /// What came: an answer, or a refusal.
     #[serde(borrow)]
-    pub(super) response: Option<&'a RawValue>,
+    response: Option<&'a RawValue>,
     #[serde(borrow)]
     error: Option<&'a RawValue>,
+}
+
+impl Written<'_> {
+    /// Whether it holds an answer, and no refusal.
+    pub(super) fn is_answer(&self) -> bool {
+        #[derive(Deserialize)]
+        struct Status {
+            status_code: u16,
+        }
+        // What says nothing of its status is not bought again.
+        let status = self.response.map(|response| {
+            let read = serde_json::from_str::<Status>(response.get());
+            read.map_or(200, |read| read.status_code)
+        });
+        is_answer(status, self.error.is_some())
+    }
 }
 
 /// Opens a results file for appending, and keeps other runs off it.

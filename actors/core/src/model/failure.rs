@@ -117,6 +117,8 @@ pub mod code {
     pub const REQUEST_INVALID: &str = "request_invalid";
     /// The process or the caller died while the call was open.
     pub const INTERRUPTED: &str = "interrupted";
+    /// Somebody cancelled the job while its answer came in pieces: how their readers are told.
+    pub const CANCELLED: &str = "cancelled";
     /// In flight in too many crashes in a row.
     pub const QUARANTINED: &str = "quarantined";
     /// The job's deadline passed before it was done.

@@ -35,6 +35,8 @@ pub struct Body {
 struct Said {
     model: Option<String>,
     request_id: Option<String>,
+    /// It has one, whatever that is.
+    names_itself: bool,
     streams: bool,
 }
 
@@ -293,6 +295,7 @@ impl<'a> Head<'a> {
         Said {
             model: text(self.model),
             request_id: text(self.request_id),
+            names_itself: self.request_id.is_some_and(|id| id.get() != "null"),
             streams: face.streams() && stream,
         }
     }
@@ -394,6 +397,12 @@ impl Request {
     #[must_use]
     pub fn request_id(&self) -> Option<String> {
         self.said()?.request_id.clone()
+    }
+
+    /// Whether a body has a `request_id`, be it one that GLM takes or not, where its face has one.
+    #[must_use]
+    pub fn names_itself(&self) -> bool {
+        self.said().is_some_and(|said| said.names_itself)
     }
 
     /// Whether a body asks for its answer in pieces, of a face that can give it so.
@@ -529,6 +538,16 @@ mod tests {
         assert!(!streams(Face::Embeddings, r#"{"input":"a","stream":true}"#));
         let named = Request::body(Face::Responses, r#"{"request_id":"abcdef"}"#).unwrap();
         assert_eq!(named.request_id(), None, "this face has no such field");
+        assert!(!named.names_itself());
+        for (id, names) in [
+            ("\"abcdef\"", true),
+            ("7", true),
+            ("[]", true),
+            ("null", false),
+        ] {
+            let body = format!(r#"{{"messages":[{{}}],"request_id":{id}}}"#);
+            assert_eq!(Request::chat(&body).unwrap().names_itself(), names, "{id}");
+        }
     }
 
     #[test]
