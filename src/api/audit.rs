@@ -26,7 +26,6 @@ use super::{Api, limits};
 use crate::config::differences;
 
 /// Where a page lets somebody see prompt and answer: no endpoint, an order all the same.
-#[cfg(feature = "desk")]
 const REVEALED: &str = "reveal {id}";
 
 /// Answers a request for an endpoint, and puts it on record where it is an order. What was begun goes on to its end also when
@@ -101,7 +100,6 @@ pub(super) async fn answer(
 }
 
 /// Puts on record that somebody is shown a job's prompt and answer.
-#[cfg(feature = "desk")]
 pub(super) async fn revealed(api: &Api, principal: &Principal, id: JobId) -> Result<(), Problem> {
     Access::Operate.admit(principal)?;
     let by = match principal {

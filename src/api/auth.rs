@@ -69,19 +69,16 @@ impl Auth {
     }
 
     /// Whether pages of ours are asked for over TLS.
-    #[cfg(feature = "desk")]
     pub(super) fn is_tls(&self) -> bool {
         self.scheme == "https"
     }
 
     /// Whether no token is set, and the machine gets in without one.
-    #[cfg(feature = "desk")]
     pub(super) fn is_open(&self) -> bool {
         self.tokens.is_empty()
     }
 
     /// For whom a token or a key speaks that somebody typed; `None`: for nobody who may look at everything.
-    #[cfg(feature = "desk")]
     pub(super) fn of_typed(&self, typed: &str, keys: &ClientKeys, now: Timestamp) -> Option<Known> {
         let typed = typed.trim();
         if let Some(principal) = self.of_token(typed) {
@@ -239,7 +236,6 @@ fn of_key(given: &str, keys: &ClientKeys, now: Timestamp) -> Option<Result<Princ
 }
 
 /// Whom somebody logged in as, and by what that is known to hold still. Tokens hold as long as the process.
-#[cfg(feature = "desk")]
 #[derive(Clone, PartialEq, Eq)]
 pub(crate) struct Known {
     pub(crate) principal: Principal,
@@ -247,9 +243,9 @@ pub(crate) struct Known {
     key: Option<(KeyId, String)>,
 }
 
-#[cfg(feature = "desk")]
 impl Known {
     /// Somebody on this machine, where nobody has to log in.
+    #[cfg(feature = "desk")]
     pub(crate) const fn local() -> Self {
         Self {
             principal: Principal::Local,

@@ -20,7 +20,6 @@ use super::held::{Among, Answer, Gone, Watch, held, is_stream};
 use super::principal::HEALTH;
 use super::problem::{Dialect, Kind, Problem};
 use super::request_id::{Names, RequestId};
-#[cfg(feature = "desk")]
 use super::site::Peer;
 use super::socket::Socket;
 
@@ -30,7 +29,6 @@ pub(super) struct Requests {
     pub(super) names: Arc<Names>,
     pub(super) socket: Arc<Socket>,
     pub(super) place: Arc<Place>,
-    #[cfg(feature = "desk")]
     pub(super) peer: Peer,
 }
 
@@ -106,7 +104,6 @@ impl Requests {
         }
         request.extensions_mut().insert(id.clone());
         request.extensions_mut().insert(self.place.door);
-        #[cfg(feature = "desk")]
         request.extensions_mut().insert(self.peer);
         let service = TowerToHyperService::new(warp::service(self.filter.clone()));
         (id, Box::pin(service.call(request)))

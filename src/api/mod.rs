@@ -86,7 +86,10 @@ mod room;
 mod scrape;
 mod service;
 mod serving;
-#[cfg(feature = "desk")]
+#[cfg_attr(
+    not(feature = "desk"),
+    allow(dead_code, unused_imports, reason = "the pages are another feature")
+)]
 pub(crate) mod site;
 mod socket;
 mod sse;
@@ -145,14 +148,8 @@ use room::Rooms;
 
 pub use binding::BindError;
 pub use server::{Listening, Server};
-#[cfg(feature = "desk")]
 pub use site::Pages;
-#[cfg(feature = "desk")]
 use site::{Peer, Visit};
-
-/// The other end of a connection: pages alone ask for it.
-#[cfg(not(feature = "desk"))]
-type Peer = ();
 
 /// The reference page of the API in Markdown, `docs/http.md`.
 #[must_use]
@@ -197,7 +194,6 @@ struct Api {
     feeder: Arc<Feeder>,
     events: Arc<Hub>,
     /// What is served beside it.
-    #[cfg(feature = "desk")]
     pages: Option<Pages>,
     cors: Cors,
 }
@@ -207,7 +203,6 @@ struct From {
     id: RequestId,
     headers: HeaderMap,
     door: Option<Door>,
-    #[cfg(feature = "desk")]
     peer: Option<Peer>,
     presence: Arc<Presence>,
 }
@@ -227,13 +222,10 @@ fn filter(api: Arc<Api>) -> BoxedFilter<(Response,)> {
         .then(
             move |method, path, query, headers, id, door, peer, presence, body| {
                 let api = Arc::clone(&api);
-                #[cfg(not(feature = "desk"))]
-                let _: Option<Peer> = peer;
                 let from = From {
                     id: Option::unwrap_or_default(id),
                     headers,
                     door,
-                    #[cfg(feature = "desk")]
                     peer,
                     presence: Option::unwrap_or_default(presence),
                 };
@@ -301,10 +293,8 @@ impl Api {
             headers.insert(CONNECTION, HeaderValue::from_static("close"));
         }
         // What never changes under its name says so.
-        #[cfg(feature = "desk")]
         let kept = headers.get(CACHE_CONTROL).cloned();
         of_every_answer(headers, &id);
-        #[cfg(feature = "desk")]
         if let Some(kept) = kept.filter(|_| self.site(path).is_some()) {
             headers.insert(CACHE_CONTROL, kept);
         }
@@ -321,7 +311,6 @@ impl Api {
     }
 
     /// The pages that are served at this path.
-    #[cfg(feature = "desk")]
     fn site(&self, path: &str) -> Option<&Pages> {
         self.pages.as_ref().filter(|pages| pages.0.is_at(path))
     }
@@ -338,11 +327,9 @@ impl Api {
             id,
             headers,
             door,
-            #[cfg(feature = "desk")]
             peer,
             presence,
         } = from;
-        #[cfg(feature = "desk")]
         if let Some(Pages(site)) = self.site(path) {
             let site = Arc::clone(site);
             let asked = (method.clone(), path.to_owned(), query);

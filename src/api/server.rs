@@ -11,8 +11,6 @@ use onelane_actors::ports::Clock;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
-#[cfg(feature = "desk")]
-use super::Pages;
 use super::auth::Auth;
 use super::binding::{BindError, Places};
 use super::body::Reading;
@@ -27,7 +25,7 @@ use super::room::Rooms;
 use super::serving::Serving;
 use super::tls::Tls;
 use super::wire::Wire;
-use super::{Api, LogLines, endpoints, limits};
+use super::{Api, LogLines, Pages, endpoints, limits};
 use crate::config::ServerSection;
 use crate::orchestrator::Orchestrator;
 
@@ -56,7 +54,6 @@ pub struct Listening {
     tls: Option<Arc<Tls>>,
     places: Places,
     log: LogLines,
-    #[cfg(feature = "desk")]
     pages: Option<Pages>,
 }
 
@@ -70,7 +67,6 @@ impl Listening {
             tls,
             places,
             log: LogLines::default(),
-            #[cfg(feature = "desk")]
             pages: None,
         })
     }
@@ -82,7 +78,6 @@ impl Listening {
     }
 
     /// Serves these pages, too.
-    #[cfg(feature = "desk")]
     #[must_use]
     pub fn with_pages(self, pages: Pages) -> Self {
         let pages = Some(pages);
@@ -107,7 +102,6 @@ impl Listening {
             tls,
             places,
             log,
-            #[cfg(feature = "desk")]
             pages,
         } = self;
         let (of_feeder, its_clock) = (lane.clone(), Arc::clone(&clock));
@@ -150,7 +144,6 @@ impl Listening {
             uploads: Arc::new(Semaphore::new(limits::UPLOADS_MAX)),
             feeder: Arc::clone(&feeder),
             events: Arc::clone(&events),
-            #[cfg(feature = "desk")]
             pages,
         };
         let (is_tls, names) = (tls.is_some(), Arc::new(Names::new(process)));

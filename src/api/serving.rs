@@ -17,7 +17,6 @@ use super::connections::{Bounds, Place};
 use super::door::Requests;
 use super::problem::Kind;
 use super::request_id::Names;
-#[cfg(feature = "desk")]
 use super::site::Peer;
 use super::socket::{Channel, Served, Socket};
 use super::streams::Streams;
@@ -99,7 +98,6 @@ impl Serving {
     pub(super) async fn serve(self: Arc<Self>, wire: Wire, place: Arc<Place>) {
         // A socket of this machine crosses no network.
         let tls = self.tls.as_ref().filter(|_| matches!(wire, Wire::Tcp(_)));
-        #[cfg(feature = "desk")]
         let peer = Peer(wire.peer());
         let bytes = Bytes::of(wire, Arc::clone(&place), self.patience);
         let greeted = tokio::select! {
@@ -115,7 +113,6 @@ impl Serving {
             names: Arc::clone(&self.names),
             socket: Arc::clone(&socket),
             place: Arc::clone(&place),
-            #[cfg(feature = "desk")]
             peer,
         };
         let io = Served::new(Arc::clone(&socket), Arc::clone(&self.names));

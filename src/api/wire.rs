@@ -1,7 +1,6 @@
 //! The bytes of a connection as they cross the network, with a bound on how long those of an answer may lie untaken.
 
 use std::io;
-#[cfg(feature = "desk")]
 use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -36,7 +35,6 @@ impl Wire {
     }
 
     /// The address at its other end; `None`: it is a socket of this machine, or the other end is gone.
-    #[cfg(feature = "desk")]
     pub(super) fn peer(&self) -> Option<IpAddr> {
         match self {
             Self::Tcp(stream) => stream.peer_addr().ok().map(|address| address.ip()),

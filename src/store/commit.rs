@@ -253,7 +253,9 @@ impl<'v> Transaction<'v> {
         match self.usage_rows.entry(schema::usage_key(&of)) {
             Entry::Occupied(row) => Ok(row.into_mut()),
             Entry::Vacant(vacant) => {
-                let stored = self.view.get_under(schema::USAGE, &self.own, vacant.key())?;
+                let stored = self
+                    .view
+                    .get_under(schema::USAGE, &self.own, vacant.key())?;
                 let row = match stored {
                     Some(row) => decode("usage", row.value())?,
                     None => UsageRow::empty(of),

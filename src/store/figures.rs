@@ -41,10 +41,8 @@ pub(super) fn figures(view: &View, prune: Option<&Prune>) -> Result<StoreFigures
         version: schema::STORE_VERSION,
         tables,
         jobs: found("jobs by status", &mut left_out, || read::counts(view))?,
-        jobs_accepted: found("when jobs were accepted", &mut left_out, || {
-            accepted(view)
-        })?
-        .flatten(),
+        jobs_accepted: found("when jobs were accepted", &mut left_out, || accepted(view))?
+            .flatten(),
         calls_ended: found("when calls ended", &mut left_out, || ended(view))?.flatten(),
         prunable: found("what retention would remove", &mut left_out, prunable)?.flatten(),
         unreadable: left_out,

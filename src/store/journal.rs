@@ -46,9 +46,8 @@ impl Journal {
             let row = row.value();
             journal.bytes += row.len();
             journal.commits = number.value() + 1;
-            read(row, &mut journal.rows).ok_or_else(|| {
-                FileError::damaged("journal", "a row is not what it should be")
-            })?;
+            read(row, &mut journal.rows)
+                .ok_or_else(|| FileError::damaged("journal", "a row is not what it should be"))?;
         }
         Ok(journal)
     }

@@ -266,11 +266,7 @@ pub(super) fn batch(snapshot: &View, id: BatchId) -> Result<Option<Batch>> {
     row.map(|row| decode("batches", row.value())).transpose()
 }
 
-pub(super) fn batches(
-    snapshot: &View,
-    after: Option<BatchId>,
-    limit: usize,
-) -> Result<Vec<Batch>> {
+pub(super) fn batches(snapshot: &View, after: Option<BatchId>, limit: usize) -> Result<Vec<Batch>> {
     let table = snapshot.open_table(schema::BATCHES)?;
     let from = after.map_or(Bound::Unbounded, |id| Bound::Excluded(id.number()));
     let mut batches = Vec::new();
@@ -349,11 +345,7 @@ pub(super) fn files(
     Ok(files)
 }
 
-pub(super) fn file_part(
-    snapshot: &View,
-    id: FileId,
-    number: u32,
-) -> Result<Option<Vec<u8>>> {
+pub(super) fn file_part(snapshot: &View, id: FileId, number: u32) -> Result<Option<Vec<u8>>> {
     let table = snapshot.open_table(schema::FILE_PARTS)?;
     let part = table.get(&schema::file_part_key(id, number))?;
     Ok(part.map(|part| part.value().to_vec()))
@@ -391,10 +383,7 @@ pub(super) fn clock(snapshot: &View) -> Result<Option<Timestamp>> {
     single(snapshot, meta::CLOCK)
 }
 
-pub(super) fn single<T: DeserializeOwned>(
-    snapshot: &View,
-    name: &str,
-) -> Result<Option<T>> {
+pub(super) fn single<T: DeserializeOwned>(snapshot: &View, name: &str) -> Result<Option<T>> {
     let row = snapshot.open_table(schema::META)?.get(name)?;
     row.map(|row| decode("meta", row.value())).transpose()
 }

@@ -120,9 +120,7 @@ where
 }
 
 /// The places of several statuses as one, newest first.
-fn newest<I: Iterator<Item = Result<Found>>>(
-    lines: &mut [Peekable<I>],
-) -> Option<Result<Found>> {
+fn newest<I: Iterator<Item = Result<Found>>>(lines: &mut [Peekable<I>]) -> Option<Result<Found>> {
     // An error comes first.
     let seq = |line: &mut Peekable<I>| {
         let found = line.peek()?.as_ref();
@@ -135,11 +133,7 @@ fn newest<I: Iterator<Item = Result<Found>>>(
     lines.get_mut(newest)?.next()
 }
 
-pub(super) fn jobs(
-    snapshot: &View,
-    cursor: Option<u64>,
-    limit: usize,
-) -> Result<Part<JobRecord>> {
+pub(super) fn jobs(snapshot: &View, cursor: Option<u64>, limit: usize) -> Result<Part<JobRecord>> {
     let bodies = Bodies::open(snapshot)?;
     let line = snapshot.open_table(schema::LINE)?;
     let from = cursor.unwrap_or_else(|| last(snapshot, |counters| counters.job_seq));

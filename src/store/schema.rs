@@ -314,9 +314,7 @@ pub(super) fn line_seq(key: &[u8; 9]) -> Seq {
 }
 
 /// The table of a kind.
-pub(super) const fn kind(
-    kind: FinishedKind,
-) -> Table<&'static [u8; 17], &'static [u8; 16]> {
+pub(super) const fn kind(kind: FinishedKind) -> Table<&'static [u8; 17], &'static [u8; 16]> {
     match kind {
         FinishedKind::Done => FINISHED,
         FinishedKind::Failed => DEAD_LETTERS,
@@ -542,9 +540,7 @@ pub(super) fn decode_call(seq: u64, row: &[u8]) -> Result<CallRecord> {
 }
 
 /// The client keys of their table, in the order of their ids.
-pub(super) fn all_client_keys(
-    table: &Merged<'_, u64, &'static [u8]>,
-) -> Result<Vec<ClientKey>> {
+pub(super) fn all_client_keys(table: &Merged<'_, u64, &'static [u8]>) -> Result<Vec<ClientKey>> {
     let rows = table.iter()?;
     rows.map(|item| decode("client_keys", item?.1.value()))
         .collect()

@@ -286,9 +286,9 @@ impl<K: RowKey, V: Value> Rest<K, V> {
             }
         };
         if !takes_above {
-            return Ok(Some(stored.map(|(key, row)| {
-                (FoundKey::Stored(key), Found::Stored(row))
-            })));
+            return Ok(Some(
+                stored.map(|(key, row)| (FoundKey::Stored(key), Found::Stored(row))),
+            ));
         }
         let taken = match from_back {
             true => self.above.pop_back(),
@@ -303,7 +303,9 @@ impl<K: RowKey, V: Value> Rest<K, V> {
             true => self.back = below,
             false => self.front = below,
         }
-        Ok(Some(row.map(|row| (FoundKey::Above(id), Found::above(row)))))
+        Ok(Some(
+            row.map(|row| (FoundKey::Above(id), Found::above(row))),
+        ))
     }
 
     fn told(&mut self, from_back: bool) -> Option<Result<(FoundKey<K>, Found<V>)>> {

@@ -345,51 +345,6 @@ async fn a_client_that_does_not_read_holds_the_slot_no_longer_than_the_setting()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_long_stream_that_nobody_reads_holds_the_slot_as_long_as_one_that_is_read_and_the_setting()
- {
-    const STALL: Duration = Duration::from_millis(400);
-    let (tell, came) = channel::<Instant>();
-    let tell = Mutex::new(tell);
-    // 15 MB in pieces as GLM sends them.
-    let event = piece(&"x".repeat(120));
-    let events = chunk(&event.repeat(100)).repeat(15 * 1024 * 1024 / (100 * event.len()));
-    let upstream = Upstream::start(move |mut call: Arrived<'_>| {
-        tell.lock().unwrap().send(Instant::now()).unwrap();
-        call.say(HEAD);
-        if call.prompt().starts_with("long") {
-            call.say(&events);
-        }
-        call.say(chunk(&piece("end")) + &chunk(&last()) + &chunk(DONE) + &chunk(""));
-    });
-    let mut world = HttpLane::new();
-    world.config.glm.base_url = upstream.base_url();
-    world.config.glm.timeouts.stall_ms = u64::try_from(STALL.as_millis()).unwrap();
-    let lane = world.start().await;
-    let api = Api::serve(&lane).await;
-    let arrival = || tokio::task::block_in_place(|| came.recv_timeout(PATIENCE).unwrap());
-    let mut held = Vec::new();
-    for (asked, is_read) in [("long and read", true), ("long and not", false)] {
-        let long = open(&api, &chat(asked)).await;
-        let begun = arrival();
-        let other = tokio::spawn(api.posting(CHAT, chat("other").to_string()).send());
-        let (reading, _kept) = match is_read {
-            true => (Some(tokio::spawn(rest(long))), None),
-            false => (None, Some(long)),
-        };
-        let freed = arrival().saturating_duration_since(begun);
-        assert!(rest(other.await.unwrap().unwrap()).await.contains("end"));
-        if let Some(reading) = reading {
-            assert!(reading.await.unwrap().ends_with(DONE));
-        }
-        println!("{asked}: the slot was held for {freed:?}");
-        held.push(freed);
-    }
-    // What reading it takes is paid in both.
-    assert!(held[1] < 2 * held[0] + STALL, "{held:?}");
-    stop(lane, 1_000).await;
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_server_that_does_not_stream_is_streamed_for() {
     let upstream = Upstream::start(|mut call: Arrived<'_>| {
         let mut answer = call.completion("whole");

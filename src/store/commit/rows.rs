@@ -284,7 +284,10 @@ impl Rows for Transaction<'_> {
         let audit = self.table(schema::AUDIT)?;
         let surplus = audit.len()?.saturating_sub(most as u64);
         let mut oldest = Vec::new();
-        for item in audit.iter()?.take(usize::try_from(surplus).unwrap_or(usize::MAX)) {
+        for item in audit
+            .iter()?
+            .take(usize::try_from(surplus).unwrap_or(usize::MAX))
+        {
             oldest.push(*item?.0.value());
         }
         for id in &oldest {

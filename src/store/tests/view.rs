@@ -28,7 +28,9 @@ fn rows(changes: &Changes) -> Rows {
 
 /// A state of such layers, and what it has to be.
 fn state(table: &Changes, journaled: &[Changes]) -> (Database, View, BTreeMap<u64, u8>) {
-    let database = Builder::new().create_with_backend(InMemoryBackend::new()).unwrap();
+    let database = Builder::new()
+        .create_with_backend(InMemoryBackend::new())
+        .unwrap();
     open::initialise(&database).unwrap();
     let transaction = database.begin_write().unwrap();
     schema::write_rows(&transaction, &rows(table)).unwrap();
@@ -126,9 +128,11 @@ fn a_long_body_is_written_once_and_seen_at_once() {
     let directory = tempfile::tempdir().unwrap();
     let store = open(&directory.path().join("onelane.redb"));
     let long = "x".repeat(100_000);
-    store.commit(&[sample::insert_with(1, |new| {
-        new.request = Request::Prompt(long.clone());
-    })]).unwrap();
+    store
+        .commit(&[sample::insert_with(1, |new| {
+            new.request = Request::Prompt(long.clone());
+        })])
+        .unwrap();
     let record = store.job(job_id(1)).unwrap().unwrap();
     assert_eq!(bodies(&record).0, long);
     let database = store.database();
