@@ -10,14 +10,14 @@ use super::Api;
 use super::answer::Json;
 use super::input::{Input, Nothing};
 use super::problem::{Kind, Problem};
-use crate::orchestrator::{AccountView, Reconciled};
+use crate::orchestrator::{AccountStatus, Reconciled};
 
 /// Days of one reconciliation: each is a question to the provider.
 const DAYS_MAX: i32 = 31;
 
 #[derive(Serialize, JsonSchema)]
 pub(super) struct AccountAnswer {
-    account: AccountView,
+    account: AccountStatus,
 }
 
 /// `GET account`.

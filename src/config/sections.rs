@@ -126,7 +126,7 @@ section! {
 
 impl AccountSection {
     /// The balance that is low in any case.
-    pub(crate) fn low_balance(&self) -> Option<Nanos> {
+    pub(crate) fn balance_floor(&self) -> Option<Nanos> {
         text::nanos(self.low_balance.as_deref()?).ok()
     }
 }

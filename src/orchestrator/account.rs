@@ -29,7 +29,7 @@ const DAYS_DEFAULT: i32 = 7;
 /// What the provider told of the account last.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
-pub struct AccountView {
+pub struct AccountStatus {
     /// Whether the provider is asked at all: `account.enabled`.
     pub enabled: bool,
     /// The windows of the plan; `None`: there is no plan, or nobody told yet.
@@ -69,7 +69,7 @@ pub struct Reconciled {
 #[derive(Debug, Default)]
 pub(super) struct Account {
     section: watch::Sender<AccountSection>,
-    told: watch::Sender<AccountView>,
+    told: watch::Sender<AccountStatus>,
     metered: Mutex<Kept>,
 }
 
@@ -109,9 +109,9 @@ impl Account {
             let is_new = told.enabled != section.enabled;
             // What was told before it was switched off says nothing of now.
             if is_new {
-                *told = AccountView {
+                *told = AccountStatus {
                     enabled: section.enabled,
-                    ..AccountView::default()
+                    ..AccountStatus::default()
                 };
             }
             is_new
@@ -127,7 +127,7 @@ impl Account {
         })
     }
 
-    pub(super) fn told(&self) -> AccountView {
+    pub(super) fn told(&self) -> AccountStatus {
         self.told.borrow().clone()
     }
 
@@ -223,7 +223,7 @@ impl Asker {
         let now = self.clock.now();
         self.account.told.send_modify(|told| {
             if told.enabled {
-                *told = AccountView {
+                *told = AccountStatus {
                     enabled: true,
                     quota,
                     balance,
@@ -255,7 +255,7 @@ fn kept<T>(
 impl Orchestrator {
     /// What the provider told of the account last.
     #[must_use]
-    pub fn account(&self) -> AccountView {
+    pub fn account(&self) -> AccountStatus {
         self.inner.account.told()
     }
 

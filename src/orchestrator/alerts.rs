@@ -174,7 +174,7 @@ impl Orchestrator {
         Ok(BalanceLeft {
             available,
             a_day: Nanos::try_from(a_day).unwrap_or(Nanos::MAX),
-            low: self.config().config.account.low_balance(),
+            low: self.config().config.account.balance_floor(),
         })
     }
 

@@ -60,7 +60,7 @@ use crate::estimate::CountTokens;
 use crate::registry::Registry;
 use crate::trust::Trust;
 use crate::webhooks::{HttpSender, Sender};
-pub use account::{AccountView, Reconciled};
+pub use account::{AccountStatus, Reconciled};
 pub use bulk::Selection;
 pub use events::{Events, Feed};
 pub use health::{Health, NotReady};

@@ -7,8 +7,9 @@ use hyper::header::HeaderMap;
 use onelane_core::model::{Calendar, Day, Timestamp};
 use serde_json::{Map, Value, json};
 
+use super::account::{BalanceScript, QuotaScript};
 use super::answer::not_found;
-use super::meters::{BalanceScript, Count, QuotaScript};
+use super::meters::Count;
 use super::respond::{json as told, refuse_unseen};
 use super::shared::{Answer, Shared};
 use super::work::{account_of, authorise};

@@ -5,9 +5,9 @@ use std::fmt;
 use onelane_core::model::{Balance, Currency, Day};
 use onelane_core::words::counted;
 
+use super::account::AccountScript;
 use super::config::{Lengths, Rule, ScriptUpdate, Span, Tokens};
 use super::fault::{AnswerWith, ErrorFault, Fault, ResetWording};
-use super::meters::AccountScript;
 use crate::glm::ErrorTable;
 
 /// A day: no test waits longer.

@@ -8,8 +8,8 @@ use std::net::{Ipv4Addr, SocketAddr};
 use serde::de::{self, Deserializer, MapAccess, Visitor};
 use serde::{Deserialize, Serialize};
 
+use super::account::AccountScript;
 use super::fault::Fault;
-use super::meters::AccountScript;
 
 /// How the simulator behaves. The default answers every key and every model at once.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

@@ -37,6 +37,7 @@
 //! | the next call begins after the end of the one before | [`Arrival::at_us`], [`Arrival::end_us`], [`Arrival::in_flight`] |
 //! | an answer was fetched, not bought again | [`Stats::bought`] equals [`Stats::works_bought`] |
 
+mod account;
 mod accounts;
 mod answer;
 mod body;
@@ -68,10 +69,10 @@ use std::thread::JoinHandle;
 use onelane_actors::ports::Clock;
 use tokio_util::sync::CancellationToken;
 
+pub use account::{AccountScript, BalanceScript, Planted, QuotaScript};
 pub use check::BadScript;
 pub use config::{Lengths, Operation, Rule, ScriptUpdate, SimulatorConfig, Span, Step, Tokens};
 pub use fault::{AnswerWith, ErrorFault, Fault, ResetWording, Shape, ToolCall};
-pub use meters::{AccountScript, BalanceScript, Planted, QuotaScript};
 pub use stats::{Arrival, Gaps, Stats};
 
 use crate::system::SystemClock;

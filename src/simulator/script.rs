@@ -6,9 +6,9 @@ use std::time::{Duration, Instant};
 
 use onelane_core::random::SplitMix64;
 
+use super::account::AccountScript;
 use super::config::{Lengths, Operation, Rule, ScriptUpdate, SimulatorConfig, Span, Step, Tokens};
 use super::fault::Fault;
-use super::meters::AccountScript;
 
 /// A request as the script sees it.
 #[derive(Debug, Clone, Copy)]

@@ -11,8 +11,8 @@ use serde::de::DeserializeOwned;
 use super::error::{FileError, Result};
 use super::finished;
 use super::schema::{self, Counters, Keyed, LineRow, decode, decode_call, meta};
+use super::state::{Merged, State};
 use super::tables::{RowKey, Table};
-use super::view::{Merged, View};
 use crate::model::{
     AlertBook, AuditEntry, Batch, BatchId, BatchInput, BreakerSnapshot, ClientKey, Day, Delivery,
     DeliveryCounts, DeliveryStatus, FileId, HookEndpoint, Job, JobId, JobStatus, SchedulerState,
@@ -21,7 +21,7 @@ use crate::model::{
 use crate::ports::StatusCounts;
 
 /// Looks at every row; lists `most` findings at most.
-pub(super) fn check(view: &View, most: usize) -> Result<Findings> {
+pub(super) fn check(view: &State, most: usize) -> Result<Findings> {
     let mut check = Check {
         view,
         most,
@@ -47,7 +47,7 @@ pub(super) fn check(view: &View, most: usize) -> Result<Findings> {
 }
 
 struct Check<'v> {
-    view: &'v View,
+    view: &'v State,
     most: usize,
     findings: Findings,
 }

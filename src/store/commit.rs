@@ -20,8 +20,8 @@ use super::error::{FileError, Result};
 use super::finished;
 use super::journal::Written;
 use super::schema::{self, Counters, LineRow, decode, encode, meta};
+use super::state::{Found, Merged, State};
 use super::tables::{RowKey, Rows, Table};
-use super::view::{Found, Merged, View};
 use crate::model::{
     Batch, BatchId, CallRecord, HookEndpoint, Job, JobId, JobStatus, UsageKey, UsageRow,
 };
@@ -32,7 +32,7 @@ use crate::ports::Decisions;
 pub(super) fn commit(
     database: &Database,
     options: StoreOptions,
-    view: &View,
+    view: &State,
     batch: &[Transition],
 ) -> Result<(Decisions, Option<Written>)> {
     if let [Transition::Prune(step)] = batch {
@@ -86,7 +86,7 @@ struct Changed {
 }
 
 struct Transaction<'v> {
-    view: &'v View,
+    view: &'v State,
     /// What the batch has written so far.
     own: Rows,
     /// The endpoints, once the end of a job asked for them.
@@ -107,7 +107,7 @@ struct Transaction<'v> {
 }
 
 impl<'v> Transaction<'v> {
-    fn begin(view: &'v View) -> Result<Self> {
+    fn begin(view: &'v State) -> Result<Self> {
         let own = Rows::new();
         let row = view.get_under(schema::META, &own, meta::COUNTERS)?;
         let counters: Counters = match row {

@@ -150,7 +150,7 @@ macro_rules! from_redb {
     )*};
 }
 
-from_redb! { CommitError CompactionError DatabaseError SetDurabilityError StorageError TableError TransactionError }
+from_redb! { redb::Error CommitError CompactionError DatabaseError SetDurabilityError StorageError TableError TransactionError }
 
 #[cfg(test)]
 mod tests {

@@ -12,12 +12,12 @@ use super::finished::{self, Snapshot, readable};
 use super::read;
 use super::reading;
 use super::schema::{self, decode};
-use super::view::View;
+use super::state::State;
 use crate::model::{JobId, JobStatus, Seq, Timestamp};
 
 /// Reads every page; `prune` is the first step of what retention asks for. What a damaged page keeps is left out, and
 /// named.
-pub(super) fn figures(view: &View, prune: Option<&Prune>) -> Result<StoreFigures> {
+pub(super) fn figures(view: &State, prune: Option<&Prune>) -> Result<StoreFigures> {
     let mut left_out = Vec::new();
     let mut tables = Vec::new();
     let snapshot = view.snapshot();
@@ -66,7 +66,7 @@ fn found<T>(
 }
 
 /// The first and the last place in line are at the ends of some status.
-fn accepted(view: &View) -> Result<Option<TimeSpan>> {
+fn accepted(view: &State) -> Result<Option<TimeSpan>> {
     let line = view.open_table(schema::LINE)?;
     let jobs = view.open_table(schema::JOBS)?;
     let mut ends: Vec<(Seq, JobId)> = Vec::new();
@@ -88,7 +88,7 @@ fn accepted(view: &View) -> Result<Option<TimeSpan>> {
 }
 
 /// The log is in the order of the clock but for its jumps: the oldest call may be anywhere in it.
-fn ended(view: &View) -> Result<Option<TimeSpan>> {
+fn ended(view: &State) -> Result<Option<TimeSpan>> {
     #[derive(Deserialize)]
     #[serde(rename_all = "camelCase")]
     struct Ended {
@@ -104,7 +104,7 @@ fn ended(view: &View) -> Result<Option<TimeSpan>> {
 }
 
 /// Makes all steps of a pruning, but removes nothing.
-fn prunable(view: &View, prune: &Prune) -> Result<Prunable> {
+fn prunable(view: &State, prune: &Prune) -> Result<Prunable> {
     let mut step = *prune;
     let (mut jobs, mut bodies, mut calls) = (BTreeSet::new(), BTreeSet::new(), 0);
     loop {

@@ -8,7 +8,7 @@ use onelane_core::rows::{Finishes, Logged};
 
 use super::error::{FileError, Result};
 use super::schema::{self, decode, decode_call};
-use super::view::{Merged, View};
+use super::state::{Merged, State};
 use crate::model::{AttemptNo, DeliveryId, Job, JobId};
 
 type Bytes = &'static [u8];
@@ -96,7 +96,7 @@ pub(super) fn bonds(
 }
 
 /// A snapshot, where nothing goes.
-pub(super) struct Snapshot<'s>(pub(super) &'s View);
+pub(super) struct Snapshot<'s>(pub(super) &'s State);
 
 impl Finishes for Snapshot<'_> {
     type Error = FileError;

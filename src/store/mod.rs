@@ -18,8 +18,8 @@ mod remains;
 mod row;
 mod salvage;
 mod schema;
+mod state;
 mod tables;
-mod view;
 mod whole;
 
 #[cfg(test)]
@@ -41,7 +41,7 @@ use self::file::StoreFile;
 pub use self::file::{StopOpening, identity};
 use self::journal::Journal;
 pub use self::look::stored_config;
-use self::view::View;
+use self::state::State;
 use self::whole::Whole;
 use crate::model::{
     AlertBook, AuditEntry, AuditId, Batch, BatchId, BatchInput, CallRecord, ClientKey,
@@ -358,7 +358,7 @@ impl RedbStore {
         self.database.read().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn read<T>(&self, of: impl Fn(&View) -> Result<T>) -> Result<T, StoreError> {
+    fn read<T>(&self, of: impl Fn(&State) -> Result<T>) -> Result<T, StoreError> {
         let found = match &*self.database() {
             Some(Opened::Whole(whole)) => self.guarded(|| of(&whole.view()?)),
             Some(Opened::Remains(roots)) => self.read_remains(roots, of),
@@ -375,7 +375,7 @@ impl RedbStore {
     fn read_remains<T>(
         &self,
         roots: &[ReadOnlyDatabase],
-        of: impl Fn(&View) -> Result<T>,
+        of: impl Fn(&State) -> Result<T>,
     ) -> Result<T, StoreError> {
         let mut found = self.guarded(|| Err(beyond_mending()));
         for root in roots {
@@ -383,7 +383,7 @@ impl RedbStore {
                 let snapshot = root.begin_read()?;
                 // Where the journal is damaged, the tables have what was committed before it.
                 let journal = reading(|| Journal::load(&snapshot)).unwrap_or_default();
-                of(&View::new(snapshot, Arc::new(journal)))
+                of(&State::new(snapshot, Arc::new(journal)))
             });
             if !matches!(
                 found,

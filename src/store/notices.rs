@@ -5,12 +5,12 @@ use onelane_core::notify::delivery::{self, DueDeliveries, DueIndex, DueQuery};
 use super::error::{FileError, Result};
 use super::read::single;
 use super::schema::{self, Counters, decode, meta, no_delivery};
-use super::view::{Merged, View};
+use super::state::{Merged, State};
 use crate::model::{AlertBook, Delivery, DeliveryCounts, DeliveryId, DuePlace, HookEndpoint};
 use crate::ports::{DeliveriesOver, DeliveryFilter, DeliveryPage, OverQuery};
 
 /// Reads the rows of those alone that are answered.
-pub(super) fn due(snapshot: &View, query: &DueQuery) -> Result<DueDeliveries> {
+pub(super) fn due(snapshot: &State, query: &DueQuery) -> Result<DueDeliveries> {
     let mut index = Index {
         places: snapshot.open_table(schema::DELIVERIES_PENDING)?,
         rows: snapshot.open_table(schema::DELIVERIES)?,
@@ -40,7 +40,7 @@ impl DueIndex for Index<'_> {
 }
 
 pub(super) fn page(
-    snapshot: &View,
+    snapshot: &State,
     filter: &DeliveryFilter,
     cursor: Option<u64>,
     limit: usize,
@@ -63,7 +63,7 @@ pub(super) fn page(
 }
 
 /// Reads some rows, one after the other.
-pub(super) fn over(snapshot: &View, mut query: OverQuery) -> Result<DeliveriesOver> {
+pub(super) fn over(snapshot: &State, mut query: OverQuery) -> Result<DeliveriesOver> {
     let rows = snapshot.open_table(schema::DELIVERIES)?;
     let mut over = DeliveriesOver::default();
     for (looked, item) in rows.range(query.from.0..)?.enumerate() {
@@ -77,15 +77,15 @@ pub(super) fn over(snapshot: &View, mut query: OverQuery) -> Result<DeliveriesOv
     Ok(over)
 }
 
-pub(super) fn counts(snapshot: &View) -> Result<DeliveryCounts> {
+pub(super) fn counts(snapshot: &State) -> Result<DeliveryCounts> {
     let counters: Option<Counters> = single(snapshot, meta::COUNTERS)?;
     Ok(counters.unwrap_or_default().deliveries)
 }
 
-pub(super) fn endpoints(snapshot: &View) -> Result<Vec<HookEndpoint>> {
+pub(super) fn endpoints(snapshot: &State) -> Result<Vec<HookEndpoint>> {
     Ok(single(snapshot, meta::ENDPOINTS)?.unwrap_or_default())
 }
 
-pub(super) fn alerts(snapshot: &View) -> Result<AlertBook> {
+pub(super) fn alerts(snapshot: &State) -> Result<AlertBook> {
     Ok(single(snapshot, meta::ALERTS)?.unwrap_or_default())
 }

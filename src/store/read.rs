@@ -11,7 +11,7 @@ use super::error::{FileError, Result};
 use super::schema::{
     self, Counters, LineRow, Names, decode, decode_call, meta, no_call, no_job, no_request,
 };
-use super::view::{Found, Merged, Rest, View};
+use super::state::{Found, Merged, Rest, State};
 use crate::model::{
     AnswerBody, AttemptNo, AuditEntry, AuditId, Batch, BatchId, BatchInput, ClientKey, FileId, Job,
     JobId, JobStatus, Received, Request, Seq, StoredFile, Timestamp, UsageRow, limits,
@@ -22,7 +22,7 @@ use crate::ports::{
 };
 
 /// Reads the compact table alone, but for the few jobs with an open attempt.
-pub(super) fn recover(snapshot: &View) -> Result<Recovered> {
+pub(super) fn recover(snapshot: &State) -> Result<Recovered> {
     let line = snapshot.open_table(schema::LINE)?;
     let bodies = Bodies::open(snapshot)?;
     let mut names = Names::default();
@@ -48,14 +48,14 @@ pub(super) fn recover(snapshot: &View) -> Result<Recovered> {
     Ok(recovered)
 }
 
-pub(super) fn job(snapshot: &View, id: JobId) -> Result<Option<JobRecord>> {
+pub(super) fn job(snapshot: &State, id: JobId) -> Result<Option<JobRecord>> {
     let bodies = Bodies::open(snapshot)?;
     let job = bodies.find(id)?;
     job.map(|job| bodies.whole(job)).transpose()
 }
 
 pub(super) fn jobs(
-    snapshot: &View,
+    snapshot: &State,
     filter: &JobFilter,
     cursor: Option<u64>,
     limit: usize,
@@ -98,7 +98,7 @@ pub(super) fn jobs(
 
 /// One look at the line from the cursor on: no request, no response, no count of all.
 pub(super) fn places(
-    snapshot: &View,
+    snapshot: &State,
     filter: &JobFilter,
     cursor: Option<u64>,
     limit: usize,
@@ -173,7 +173,7 @@ impl Filling {
 }
 
 pub(super) fn calls(
-    snapshot: &View,
+    snapshot: &State,
     filter: &CallFilter,
     cursor: Option<u64>,
     limit: usize,
@@ -233,7 +233,7 @@ fn call_row(calls: &Merged<'_, u64, Bytes>, seq: u64) -> Result<Found<Bytes>> {
     calls.get(seq)?.ok_or_else(no_call)
 }
 
-pub(super) fn usage(snapshot: &View, filter: &UsageFilter) -> Result<Vec<UsageRow>> {
+pub(super) fn usage(snapshot: &State, filter: &UsageFilter) -> Result<Vec<UsageRow>> {
     if filter.start > filter.end {
         return Ok(Vec::new());
     }
@@ -252,21 +252,25 @@ pub(super) fn usage(snapshot: &View, filter: &UsageFilter) -> Result<Vec<UsageRo
     Ok(rows)
 }
 
-pub(super) fn counts(snapshot: &View) -> Result<StatusCounts> {
+pub(super) fn counts(snapshot: &State) -> Result<StatusCounts> {
     Ok(counters(snapshot)?.jobs)
 }
 
-pub(super) fn counters(snapshot: &View) -> Result<Counters> {
+pub(super) fn counters(snapshot: &State) -> Result<Counters> {
     let counters: Option<Counters> = single(snapshot, meta::COUNTERS)?;
     counters.ok_or_else(|| FileError::damaged("meta", "the counters are missing"))
 }
 
-pub(super) fn batch(snapshot: &View, id: BatchId) -> Result<Option<Batch>> {
+pub(super) fn batch(snapshot: &State, id: BatchId) -> Result<Option<Batch>> {
     let row = snapshot.open_table(schema::BATCHES)?.get(id.number())?;
     row.map(|row| decode("batches", row.value())).transpose()
 }
 
-pub(super) fn batches(snapshot: &View, after: Option<BatchId>, limit: usize) -> Result<Vec<Batch>> {
+pub(super) fn batches(
+    snapshot: &State,
+    after: Option<BatchId>,
+    limit: usize,
+) -> Result<Vec<Batch>> {
     let table = snapshot.open_table(schema::BATCHES)?;
     let from = after.map_or(Bound::Unbounded, |id| Bound::Excluded(id.number()));
     let mut batches = Vec::new();
@@ -277,7 +281,7 @@ pub(super) fn batches(snapshot: &View, after: Option<BatchId>, limit: usize) -> 
 }
 
 pub(super) fn audit(
-    snapshot: &View,
+    snapshot: &State,
     before: Option<AuditId>,
     limit: usize,
 ) -> Result<Vec<AuditEntry>> {
@@ -296,11 +300,18 @@ pub(super) fn audit(
     Ok(entries)
 }
 
-pub(super) fn client_keys(snapshot: &View) -> Result<Vec<ClientKey>> {
-    schema::all_client_keys(&snapshot.open_table(schema::CLIENT_KEYS)?)
+pub(super) fn client_keys(snapshot: &State) -> Result<Vec<ClientKey>> {
+    all_client_keys(&snapshot.open_table(schema::CLIENT_KEYS)?)
 }
 
-pub(super) fn batch_input(snapshot: &View, id: BatchId) -> Result<Option<BatchInput>> {
+/// The client keys of their table, in the order of their ids.
+pub(super) fn all_client_keys(table: &Merged<'_, u64, &'static [u8]>) -> Result<Vec<ClientKey>> {
+    let rows = table.iter()?;
+    rows.map(|item| decode("client_keys", item?.1.value()))
+        .collect()
+}
+
+pub(super) fn batch_input(snapshot: &State, id: BatchId) -> Result<Option<BatchInput>> {
     let table = snapshot.open_table(schema::BATCH_INPUTS)?;
     let row = table.get(id.number())?;
     row.map(|row| decode("batch_inputs", row.value()))
@@ -308,7 +319,7 @@ pub(super) fn batch_input(snapshot: &View, id: BatchId) -> Result<Option<BatchIn
 }
 
 pub(super) fn batch_inputs(
-    snapshot: &View,
+    snapshot: &State,
     after: Option<BatchId>,
     limit: usize,
 ) -> Result<Vec<BatchInput>> {
@@ -321,14 +332,14 @@ pub(super) fn batch_inputs(
     Ok(inputs)
 }
 
-pub(super) fn file(snapshot: &View, id: FileId) -> Result<Option<StoredFile>> {
+pub(super) fn file(snapshot: &State, id: FileId) -> Result<Option<StoredFile>> {
     let table = snapshot.open_table(schema::FILES)?;
     let row = table.get(id.as_bytes())?;
     row.map(|row| decode("files", row.value())).transpose()
 }
 
 pub(super) fn files(
-    snapshot: &View,
+    snapshot: &State,
     after: Option<FileId>,
     limit: usize,
 ) -> Result<Vec<StoredFile>> {
@@ -345,7 +356,7 @@ pub(super) fn files(
     Ok(files)
 }
 
-pub(super) fn file_part(snapshot: &View, id: FileId, number: u32) -> Result<Option<Vec<u8>>> {
+pub(super) fn file_part(snapshot: &State, id: FileId, number: u32) -> Result<Option<Vec<u8>>> {
     let table = snapshot.open_table(schema::FILE_PARTS)?;
     let part = table.get(&schema::file_part_key(id, number))?;
     Ok(part.map(|part| part.value().to_vec()))
@@ -353,7 +364,7 @@ pub(super) fn file_part(snapshot: &View, id: FileId, number: u32) -> Result<Opti
 
 /// One look at the line from the cursor on, and at the rows of the jobs that are found.
 pub(super) fn batch_jobs(
-    snapshot: &View,
+    snapshot: &State,
     id: Option<BatchId>,
     cursor: Option<u64>,
     limit: usize,
@@ -375,15 +386,15 @@ pub(super) fn batch_jobs(
     Ok((jobs, None))
 }
 
-pub(super) fn config(snapshot: &View) -> Result<Option<String>> {
+pub(super) fn config(snapshot: &State) -> Result<Option<String>> {
     single(snapshot, meta::CONFIG)
 }
 
-pub(super) fn clock(snapshot: &View) -> Result<Option<Timestamp>> {
+pub(super) fn clock(snapshot: &State) -> Result<Option<Timestamp>> {
     single(snapshot, meta::CLOCK)
 }
 
-pub(super) fn single<T: DeserializeOwned>(snapshot: &View, name: &str) -> Result<Option<T>> {
+pub(super) fn single<T: DeserializeOwned>(snapshot: &State, name: &str) -> Result<Option<T>> {
     let row = snapshot.open_table(schema::META)?.get(name)?;
     row.map(|row| decode("meta", row.value())).transpose()
 }
@@ -400,7 +411,7 @@ pub(super) struct Bodies<'v> {
 }
 
 impl<'v> Bodies<'v> {
-    pub(super) fn open(snapshot: &'v View) -> Result<Self> {
+    pub(super) fn open(snapshot: &'v State) -> Result<Self> {
         Ok(Self {
             jobs: snapshot.open_table(schema::JOBS)?,
             requests: snapshot.open_table(schema::REQUESTS)?,

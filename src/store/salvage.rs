@@ -7,7 +7,7 @@ use super::error::{FileError, Result};
 use super::read::{self, Bodies};
 use super::reading;
 use super::schema::{self, LineRow, decode, decode_call};
-use super::view::{Found as Row, View};
+use super::state::{Found as Row, State};
 use crate::model::{CallRecord, Day, JobStatus, UsageRow, limits};
 use crate::ports::{JobRecord, Salvage, UsageFilter};
 
@@ -133,7 +133,7 @@ fn newest<I: Iterator<Item = Result<Found>>>(lines: &mut [Peekable<I>]) -> Optio
     lines.get_mut(newest)?.next()
 }
 
-pub(super) fn jobs(snapshot: &View, cursor: Option<u64>, limit: usize) -> Result<Part<JobRecord>> {
+pub(super) fn jobs(snapshot: &State, cursor: Option<u64>, limit: usize) -> Result<Part<JobRecord>> {
     let bodies = Bodies::open(snapshot)?;
     let line = snapshot.open_table(schema::LINE)?;
     let from = cursor.unwrap_or_else(|| last(snapshot, |counters| counters.job_seq));
@@ -175,7 +175,7 @@ pub(super) fn jobs(snapshot: &View, cursor: Option<u64>, limit: usize) -> Result
 }
 
 pub(super) fn calls(
-    snapshot: &View,
+    snapshot: &State,
     cursor: Option<u64>,
     limit: usize,
 ) -> Result<Part<CallRecord>> {
@@ -212,14 +212,14 @@ fn unreached() -> FileError {
 }
 
 /// The last place that was given, or where that can't be read, the last that there can be.
-fn last(snapshot: &View, of: impl Fn(&schema::Counters) -> u64) -> u64 {
+fn last(snapshot: &State, of: impl Fn(&schema::Counters) -> u64) -> u64 {
     let counters = reading(|| read::counters(snapshot));
     counters.map_or(u64::MAX, |counters| of(&counters))
 }
 
 /// The rows of the first day that has any, and the next day that has.
 pub(super) fn usage_day(
-    snapshot: &View,
+    snapshot: &State,
     filter: &UsageFilter,
 ) -> Result<(Part<UsageRow>, Option<Day>)> {
     let mut part = Part::default();

@@ -16,11 +16,10 @@ use sha2::{Digest, Sha256};
 use super::error::{FileError, Result};
 use super::row;
 use super::tables::{Table, tables};
-use super::view::Merged;
 use crate::model::{
-    AnswerBody, AttemptNo, BatchId, CallRecord, ClientKey, Day, DeliveryCounts, DeliveryId,
-    DestinationId, Due, DuePlace, FileId, Fingerprint, Job, JobEntry, JobId, JobStatus, KeyId, Seq,
-    SessionTag, Timestamp, UsageKey, WorstCase,
+    AnswerBody, AttemptNo, BatchId, CallRecord, Day, DeliveryCounts, DeliveryId, DestinationId,
+    Due, DuePlace, FileId, Fingerprint, Job, JobEntry, JobId, JobStatus, KeyId, Seq, SessionTag,
+    Timestamp, UsageKey, WorstCase,
 };
 use crate::ports::{MoreFilter, StatusCounts};
 
@@ -537,13 +536,6 @@ const fn newer_row(found: u64) -> FileError {
 pub(super) fn decode_call(seq: u64, row: &[u8]) -> Result<CallRecord> {
     let call: CallRecord = decode("calls", row)?;
     Ok(CallRecord { seq, ..call })
-}
-
-/// The client keys of their table, in the order of their ids.
-pub(super) fn all_client_keys(table: &Merged<'_, u64, &'static [u8]>) -> Result<Vec<ClientKey>> {
-    let rows = table.iter()?;
-    rows.map(|item| decode("client_keys", item?.1.value()))
-        .collect()
 }
 
 /// A place in line without its job.

@@ -5,8 +5,6 @@ use std::sync::Arc;
 
 use redb::{Key, TableDefinition, Value, WriteTransaction};
 
-use super::error::Result;
-
 /// A table.
 pub(super) struct Table<K: Key + 'static, V: Value + 'static> {
     /// Its number in [`RowId`].
@@ -52,7 +50,11 @@ impl<K: RowKey, V: Value> Table<K, V> {
     }
 
     /// Writes those of some rows that are this table's.
-    pub(super) fn write(&self, transaction: &WriteTransaction, rows: &Rows) -> Result<()> {
+    pub(super) fn write(
+        &self,
+        transaction: &WriteTransaction,
+        rows: &Rows,
+    ) -> Result<(), redb::Error> {
         let mut its = rows.range(self.first()..self.end()).peekable();
         if its.peek().is_none() {
             return Ok(());

@@ -6,8 +6,8 @@ mod equal;
 mod faults;
 mod owner;
 mod prune;
+mod state;
 mod versions;
-mod view;
 
 use std::borrow::Borrow;
 use std::collections::{BTreeMap, BTreeSet};

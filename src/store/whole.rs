@@ -7,7 +7,7 @@ use redb::{Database, ReadableDatabase as _};
 
 use super::error::{FileError, Result};
 use super::journal::{Journal, Written};
-use super::view::View;
+use super::state::State;
 use super::{StoreOptions, commit};
 use crate::ports::Decisions;
 
@@ -44,9 +44,12 @@ impl Whole {
     /// Snapshot and journal belong together: both are taken up under one lock, and a journal becomes another
     /// one, under the same lock, right after its commit. In between a snapshot may be the newer one: it has
     /// the rows that the journal above it has, too, or rows that nothing refers to yet.
-    pub(super) fn view(&self) -> Result<View> {
+    pub(super) fn view(&self) -> Result<State> {
         let journal = self.journal();
-        Ok(View::new(self.database.begin_read()?, Arc::clone(&journal)))
+        Ok(State::new(
+            self.database.begin_read()?,
+            Arc::clone(&journal),
+        ))
     }
 
     /// Applies a batch and makes it durable.

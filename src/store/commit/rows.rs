@@ -12,8 +12,8 @@ use crate::model::{
     Seq, StoredFile, Timestamp,
 };
 use crate::store::error::Result;
-use crate::store::finished;
 use crate::store::schema::{self, Keyed, decode, decode_call, meta, no_call, no_request};
+use crate::store::{finished, read};
 
 impl Rows for Transaction<'_> {
     fn job(&mut self, id: JobId) -> Result<Option<Job>> {
@@ -307,7 +307,7 @@ impl Rows for Transaction<'_> {
     }
 
     fn client_keys(&mut self) -> Result<Vec<ClientKey>> {
-        schema::all_client_keys(&self.table(schema::CLIENT_KEYS)?)
+        read::all_client_keys(&self.table(schema::CLIENT_KEYS)?)
     }
 
     fn put_client_key(&mut self, key: &ClientKey) -> Result<()> {

@@ -27,7 +27,7 @@ fn rows(changes: &Changes) -> Rows {
 }
 
 /// A state of such layers, and what it has to be.
-fn state(table: &Changes, journaled: &[Changes]) -> (Database, View, BTreeMap<u64, u8>) {
+fn state(table: &Changes, journaled: &[Changes]) -> (Database, State, BTreeMap<u64, u8>) {
     let database = Builder::new()
         .create_with_backend(InMemoryBackend::new())
         .unwrap();
@@ -49,7 +49,7 @@ fn state(table: &Changes, journaled: &[Changes]) -> (Database, View, BTreeMap<u6
             None => drop(want.remove(key)),
         }
     }
-    let view = View::new(database.begin_read().unwrap(), journal);
+    let view = State::new(database.begin_read().unwrap(), journal);
     (database, view, want)
 }
 

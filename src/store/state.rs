@@ -19,12 +19,12 @@ use super::tables::{RowId, RowKey, Rows, Table};
 static NOTHING: Rows = Rows::new();
 
 /// A state of the store.
-pub(super) struct View {
+pub(super) struct State {
     snapshot: ReadTransaction,
     journal: Arc<Journal>,
 }
 
-impl View {
+impl State {
     /// The state of a snapshot and of a journal that was read together with it.
     pub(super) const fn new(snapshot: ReadTransaction, journal: Arc<Journal>) -> Self {
         Self { snapshot, journal }
