@@ -373,7 +373,7 @@ fn batches() -> Vec<Endpoint> {
             .example(json!({"jobs": [{"id": "0199a000-0000-7000-8000-000000000001", "idempotencyKey": "k"}]})),
         row!(GET "/api/admin/glm/batch-jobs", Look, "The jobs of a batch, or of all batches, with their keys",
             lane_batches::jobs)
-            .about("Newest first, without what they ask and answer."),
+            .about("Newest first, without what they ask and answer; a viewer sees no keys."),
     ]
 }
 

@@ -13,6 +13,7 @@ use super::input::{Given, Input, Nothing};
 use super::pages::NextCursor;
 use super::problem::{Kind, Problem};
 use super::query::Cursor;
+use crate::views::Audience;
 
 #[derive(Serialize, JsonSchema)]
 #[schemars(rename = "LaneBatchesAnswer")]
@@ -166,6 +167,7 @@ pub(super) struct BatchJob {
     batch_id: Option<BatchId>,
     user_id: String,
     status: JobStatus,
+    /// Its key; a viewer sees none.
     idempotency_key: Option<String>,
 }
 
@@ -177,12 +179,13 @@ pub(super) async fn jobs(
     let BatchJobsQuery { batch_id, cursor } = input.query;
     let cursor = cursor.map(|cursor| cursor.0);
     let (jobs, next) = api.lane.batch_jobs(batch_id, cursor).await?;
+    let is_owner = matches!(input.principal.audience(), Audience::Owner);
     let jobs = jobs.into_iter().map(|job| BatchJob {
         id: job.id,
         batch_id: job.batch_id,
         user_id: job.user_id,
         status: job.status,
-        idempotency_key: job.idempotency_key,
+        idempotency_key: job.idempotency_key.filter(|_| is_owner),
     });
     Ok(Json(BatchJobsAnswer {
         jobs: jobs.collect(),

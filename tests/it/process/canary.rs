@@ -51,6 +51,7 @@ const OF_A_JOB: &[&str] = &[CALLBACK_PATH, CALLBACK_QUERY, PROMPT, ANSWER, KEY, 
 /// else may be seen nowhere, and nothing of this in vain: each marker is seen at each of its places.
 const ENTITLED: &[(&str, &[&str])] = &[
     ("owner GET /api/glm/jobs/{id}", OF_A_JOB),
+    ("owner GET /api/glm/jobs/{id}/result", &[ANSWER]),
     ("owner GET /api/glm/jobs", &[KEY, METADATA]),
     ("owner GET /v1/async-result/{id}", &[ANSWER]),
     ("owner GET /api/paas/v4/async-result/{id}", &[ANSWER]),

@@ -35,6 +35,8 @@ fn a_store_in_use_is_refused_by_name() {
     let (place, simulator) = with_prompts(1);
     let owner = Running::start(serve(&place, &simulator).args(["--store", "jobs.redb"]));
     owner.url();
+    // One that says where it listens would be asked.
+    std::fs::remove_file(place.path("jobs.redb.daemon")).unwrap();
     refused(
         &place,
         "jobs.redb",
