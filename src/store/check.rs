@@ -21,9 +21,9 @@ use crate::model::{
 use crate::ports::StatusCounts;
 
 /// Looks at every row; lists `most` findings at most.
-pub(super) fn check(view: &State, most: usize) -> Result<Findings> {
+pub(super) fn check(state: &State, most: usize) -> Result<Findings> {
     let mut check = Check {
-        view,
+        state,
         most,
         findings: Findings::default(),
     };
@@ -47,7 +47,7 @@ pub(super) fn check(view: &State, most: usize) -> Result<Findings> {
 }
 
 struct Check<'v> {
-    view: &'v State,
+    state: &'v State,
     most: usize,
     findings: Findings,
 }
@@ -81,7 +81,7 @@ impl<'v> Check<'v> {
     }
 
     fn open<K: RowKey, V: Value>(&self, table: Table<K, V>) -> Result<Merged<'v, K, V>> {
-        self.view.open_table(table)
+        self.state.open_table(table)
     }
 
     fn single<T: DeserializeOwned>(&mut self, name: &str) -> Result<Option<T>> {

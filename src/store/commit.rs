@@ -32,24 +32,24 @@ use crate::ports::Decisions;
 pub(super) fn commit(
     database: &Database,
     options: StoreOptions,
-    view: &State,
+    state: &State,
     batch: &[Transition],
 ) -> Result<(Decisions, Option<Written>)> {
     if let [Transition::Prune(step)] = batch {
         // Nearly always nothing is to go: no reason to write.
-        let looked = pruning::look(&mut finished::Snapshot(view), step)?.pruned;
+        let looked = pruning::look(&mut finished::Snapshot(state), step)?.pruned;
         if looked.is_nothing() {
             return Ok((vec![Ok(Applied::Pruned(looked))], None));
         }
     }
-    let mut rows = Transaction::begin(view)?;
+    let mut rows = Transaction::begin(state)?;
     let effects = apply_batch(&mut rows, batch)?;
     if !effects.changed {
         return Ok((effects.decisions, None));
     }
     let own = rows.finish()?;
     let transaction = begin(database, options)?;
-    let written = view.journal().write(&transaction, own)?;
+    let written = state.journal().write(&transaction, own)?;
     transaction.commit()?;
     Ok((effects.decisions, Some(written)))
 }
@@ -86,7 +86,7 @@ struct Changed {
 }
 
 struct Transaction<'v> {
-    view: &'v State,
+    state: &'v State,
     /// What the batch has written so far.
     own: Rows,
     /// The endpoints, once the end of a job asked for them.
@@ -107,15 +107,15 @@ struct Transaction<'v> {
 }
 
 impl<'v> Transaction<'v> {
-    fn begin(view: &'v State) -> Result<Self> {
+    fn begin(state: &'v State) -> Result<Self> {
         let own = Rows::new();
-        let row = view.get_under(schema::META, &own, meta::COUNTERS)?;
+        let row = state.get_under(schema::META, &own, meta::COUNTERS)?;
         let counters: Counters = match row {
             Some(row) => decode("meta", row.value())?,
             None => return Err(FileError::damaged("meta", "the counters are missing")),
         };
         Ok(Self {
-            view,
+            state,
             own,
             endpoints: None,
             counted_before: counters,
@@ -131,7 +131,7 @@ impl<'v> Transaction<'v> {
 
     /// A table as the batch has left it so far.
     fn table<K: RowKey, V: Value>(&self, table: Table<K, V>) -> Result<Merged<'_, K, V>> {
-        self.view.under(table, &self.own)
+        self.state.under(table, &self.own)
     }
 
     /// A row as the batch has left it so far.
@@ -140,7 +140,7 @@ impl<'v> Transaction<'v> {
         table: Table<K, V>,
         key: impl Borrow<K::SelfType<'k>>,
     ) -> Result<Option<Found<V>>> {
-        self.view.get_under(table, &self.own, key)
+        self.state.get_under(table, &self.own, key)
     }
 
     /// Writes a value.
@@ -254,7 +254,7 @@ impl<'v> Transaction<'v> {
             Entry::Occupied(row) => Ok(row.into_mut()),
             Entry::Vacant(vacant) => {
                 let stored = self
-                    .view
+                    .state
                     .get_under(schema::USAGE, &self.own, vacant.key())?;
                 let row = match stored {
                     Some(row) => decode("usage", row.value())?,

@@ -17,10 +17,10 @@ use crate::model::{JobId, JobStatus, Seq, Timestamp};
 
 /// Reads every page; `prune` is the first step of what retention asks for. What a damaged page keeps is left out, and
 /// named.
-pub(super) fn figures(view: &State, prune: Option<&Prune>) -> Result<StoreFigures> {
+pub(super) fn figures(state: &State, prune: Option<&Prune>) -> Result<StoreFigures> {
     let mut left_out = Vec::new();
     let mut tables = Vec::new();
-    let snapshot = view.snapshot();
+    let snapshot = state.snapshot();
     for handle in snapshot.list_tables()? {
         let name = handle.name().to_owned();
         let table = snapshot.open_untyped_table(handle)?;
@@ -36,14 +36,14 @@ pub(super) fn figures(view: &State, prune: Option<&Prune>) -> Result<StoreFigure
         });
     }
     tables.sort_unstable_by(|a, b| a.name.cmp(&b.name));
-    let prunable = || prune.map(|prune| prunable(view, prune)).transpose();
+    let prunable = || prune.map(|prune| prunable(state, prune)).transpose();
     Ok(StoreFigures {
         version: schema::STORE_VERSION,
         tables,
-        jobs: found("jobs by status", &mut left_out, || read::counts(view))?,
-        jobs_accepted: found("when jobs were accepted", &mut left_out, || accepted(view))?
+        jobs: found("jobs by status", &mut left_out, || read::counts(state))?,
+        jobs_accepted: found("when jobs were accepted", &mut left_out, || accepted(state))?
             .flatten(),
-        calls_ended: found("when calls ended", &mut left_out, || ended(view))?.flatten(),
+        calls_ended: found("when calls ended", &mut left_out, || ended(state))?.flatten(),
         prunable: found("what retention would remove", &mut left_out, prunable)?.flatten(),
         unreadable: left_out,
     })
@@ -66,9 +66,9 @@ fn found<T>(
 }
 
 /// The first and the last place in line are at the ends of some status.
-fn accepted(view: &State) -> Result<Option<TimeSpan>> {
-    let line = view.open_table(schema::LINE)?;
-    let jobs = view.open_table(schema::JOBS)?;
+fn accepted(state: &State) -> Result<Option<TimeSpan>> {
+    let line = state.open_table(schema::LINE)?;
+    let jobs = state.open_table(schema::JOBS)?;
     let mut ends: Vec<(Seq, JobId)> = Vec::new();
     for status in JobStatus::ALL {
         let first = schema::line_key(status, Seq(0));
@@ -88,14 +88,14 @@ fn accepted(view: &State) -> Result<Option<TimeSpan>> {
 }
 
 /// The log is in the order of the clock but for its jumps: the oldest call may be anywhere in it.
-fn ended(view: &State) -> Result<Option<TimeSpan>> {
+fn ended(state: &State) -> Result<Option<TimeSpan>> {
     #[derive(Deserialize)]
     #[serde(rename_all = "camelCase")]
     struct Ended {
         ended_at: Timestamp,
     }
     let mut span = None;
-    for item in view.open_table(schema::CALLS)?.iter()? {
+    for item in state.open_table(schema::CALLS)?.iter()? {
         let row = decode::<Ended>("calls", item?.1.value());
         let at = readable(row)?.map(|call| call.ended_at);
         span = TimeSpan::over(span.into_iter().flat_map(TimeSpan::ends).chain(at));
@@ -104,11 +104,11 @@ fn ended(view: &State) -> Result<Option<TimeSpan>> {
 }
 
 /// Makes all steps of a pruning, but removes nothing.
-fn prunable(view: &State, prune: &Prune) -> Result<Prunable> {
+fn prunable(state: &State, prune: &Prune) -> Result<Prunable> {
     let mut step = *prune;
     let (mut jobs, mut bodies, mut calls) = (BTreeSet::new(), BTreeSet::new(), 0);
     loop {
-        let looked = retention::look(&mut Snapshot(view), &step)?;
+        let looked = retention::look(&mut Snapshot(state), &step)?;
         calls += looked.calls;
         jobs.extend(looked.jobs.iter().map(|(_, id)| *id));
         bodies.extend(looked.bodies.iter().copied());

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use redb::{ReadTransaction, TableDefinition, WriteTransaction};
 
 use super::error::{FileError, Result};
+use super::reading;
 use super::schema::{self, TAG_MAX};
 use super::tables::{RowId, Rows};
 
@@ -52,6 +53,24 @@ impl Journal {
         Ok(journal)
     }
 
+    /// What can be read of the journal of a damaged file, and whether that is all of it.
+    pub(super) fn rest(snapshot: &ReadTransaction) -> (Self, bool) {
+        if let Ok(whole) = reading(|| Self::load(snapshot)) {
+            return (whole, true);
+        }
+        let mut journal = Self::default();
+        for number in 0..=COMMITS_MAX {
+            let row = reading(|| {
+                let row = snapshot.open_table(JOURNAL)?.get(number)?;
+                Ok(row.and_then(|row| read(row.value(), &mut journal.rows)))
+            });
+            if let Ok(Some(())) = row {
+                journal.commits = number + 1;
+            }
+        }
+        (journal, false)
+    }
+
     /// The rows above the tables.
     pub(super) const fn rows(&self) -> &Rows {
         &self.rows
@@ -83,6 +102,18 @@ impl Journal {
         })
     }
 
+    /// Becomes what it is after a commit.
+    pub(super) fn show(&mut self, written: Written) {
+        match written {
+            Written::Tables => *self = Self::default(),
+            Written::Journal { rows, bytes } => {
+                self.rows.extend(rows);
+                self.commits += 1;
+                self.bytes += bytes;
+            }
+        }
+    }
+
     /// Whether a row is better written to its table at once. What the journal knows of it would hide it.
     fn goes_to_its_table(&self, id: &RowId, row: Option<&[u8]>) -> bool {
         row.is_some_and(|row| row.len() > BODY_BYTES_MAX)
@@ -112,22 +143,6 @@ pub(super) enum Written {
         /// What they take there.
         bytes: usize,
     },
-}
-
-impl Written {
-    /// Makes the journal what it is now.
-    pub(super) fn show(self, journal: &mut Arc<Journal>) {
-        match self {
-            Self::Tables => *journal = Arc::default(),
-            Self::Journal { rows, bytes } => {
-                // A copy where somebody reads the state before this one.
-                let journal = Arc::make_mut(journal);
-                journal.rows.extend(rows);
-                journal.commits += 1;
-                journal.bytes += bytes;
-            }
-        }
-    }
 }
 
 /// Makes an empty journal.

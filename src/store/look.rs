@@ -34,7 +34,7 @@ pub fn stored_config(path: impl AsRef<Path>) -> Result<Option<String>, StoreErro
         // Another version may keep it in another form.
         open::check_version(&database)?;
         let whole = Whole::new(database)?;
-        let found = whole.view().and_then(|view| read::config(&view));
+        let found = whole.state().and_then(|state| read::config(&state));
         close(&name, Some(Opened::Whole(whole)), None);
         found
     })

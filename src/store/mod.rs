@@ -166,7 +166,7 @@ impl RedbStore {
             failed: Mutex::new(None),
         };
         // Of another version, or no store of ours.
-        match store.read(|view| open::check_version_in(view.snapshot())) {
+        match store.read(|state| open::check_version_in(state.snapshot())) {
             Ok(()) => Ok(store),
             Err(other @ StoreError::Version { .. }) => Err(other),
             Err(_) => Err(damage),
@@ -293,7 +293,7 @@ impl RedbStore {
         if let Err(error) = self.settle() {
             tracing::debug!(%error, "the journal stays above the tables");
         }
-        self.read(|view| figures::figures(view, prune.as_ref()))
+        self.read(|state| figures::figures(state, prune.as_ref()))
     }
 
     /// Writes what only the journal holds to the tables.
@@ -360,7 +360,10 @@ impl RedbStore {
 
     fn read<T>(&self, of: impl Fn(&State) -> Result<T>) -> Result<T, StoreError> {
         let found = match &*self.database() {
-            Some(Opened::Whole(whole)) => self.guarded(|| of(&whole.view()?)),
+            Some(Opened::Whole(whole)) => self.guarded(|| {
+                let state = whole.state()?;
+                of(&state)
+            }),
             Some(Opened::Remains(roots)) => self.read_remains(roots, of),
             None => self.guarded(|| Err(closed())),
         };
@@ -371,20 +374,26 @@ impl RedbStore {
         }
     }
 
-    /// What the newer root says, or the older one where the newer one can't.
+    /// What the newer root says, or the older one where the newer one can't, or lacks a part of its journal.
     fn read_remains<T>(
         &self,
         roots: &[ReadOnlyDatabase],
         of: impl Fn(&State) -> Result<T>,
     ) -> Result<T, StoreError> {
-        let mut found = self.guarded(|| Err(beyond_mending()));
+        let mut states = Vec::new();
         for root in roots {
-            found = self.guarded(|| {
+            let state = reading(|| {
                 let snapshot = root.begin_read()?;
-                // Where the journal is damaged, the tables have what was committed before it.
-                let journal = reading(|| Journal::load(&snapshot)).unwrap_or_default();
-                of(&State::new(snapshot, Arc::new(journal)))
+                let (journal, is_whole) = Journal::rest(&snapshot);
+                Ok((!is_whole, State::new(snapshot, journal)))
             });
+            states.extend(state.ok());
+        }
+        // What was committed last may stand in the journal alone.
+        states.sort_by_key(|(lacks_some, _)| *lacks_some);
+        let mut found = self.guarded(|| Err(beyond_mending()));
+        for (_, state) in &states {
+            found = self.guarded(|| of(state));
             if !matches!(
                 found,
                 Err(StoreError::Damaged { .. } | StoreError::Io { .. })

@@ -12,7 +12,7 @@ use redb::{
 };
 
 use super::error::Result;
-use super::journal::Journal;
+use super::journal::{Journal, Written};
 use super::tables::{RowId, RowKey, Rows, Table};
 
 /// Nothing above the journal.
@@ -21,12 +21,25 @@ static NOTHING: Rows = Rows::new();
 /// A state of the store.
 pub(super) struct State {
     snapshot: ReadTransaction,
-    journal: Arc<Journal>,
+    journal: Journal,
 }
 
 impl State {
-    /// The state of a snapshot and of a journal that was read together with it.
-    pub(super) const fn new(snapshot: ReadTransaction, journal: Arc<Journal>) -> Self {
+    /// The state of a snapshot and of the journal that is above it.
+    pub(super) const fn new(snapshot: ReadTransaction, journal: Journal) -> Self {
+        Self { snapshot, journal }
+    }
+
+    /// Becomes the state that was just committed.
+    pub(super) fn become_next(&mut self, snapshot: ReadTransaction, written: Written) {
+        self.snapshot = snapshot;
+        self.journal.show(written);
+    }
+
+    /// The state that was just committed, beside this one, which somebody still reads.
+    pub(super) fn next(&self, snapshot: ReadTransaction, written: Written) -> Self {
+        let mut journal = self.journal.clone();
+        journal.show(written);
         Self { snapshot, journal }
     }
 
@@ -72,7 +85,7 @@ impl State {
     }
 
     /// The journal above them.
-    pub(super) fn journal(&self) -> &Journal {
+    pub(super) const fn journal(&self) -> &Journal {
         &self.journal
     }
 }

@@ -8,7 +8,7 @@ use assert_cmd::Command;
 use onelane::ports::Store as _;
 use onelane::store::{RedbStore, StoreOptions};
 use onelane_actors::testing::sample;
-use onelane_core::model::Transition;
+use onelane_core::model::{Prune, Retention, Transition};
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -215,7 +215,7 @@ fn db_stats_shows_tables_jobs_ages_and_what_retention_would_remove() {
     std::fs::write(place.dir.path().join("onelane.toml"), config).unwrap();
     let json = place.json("db stats --json");
     shows!(json["jobs"], {"completed": 3, "failed": 1});
-    assert_eq!(json["version"], 7);
+    assert_eq!(json["version"], 8);
     let tables = json["tables"].as_array().unwrap();
     let jobs = tables.iter().find(|t| t["name"] == "jobs").unwrap();
     assert_eq!(jobs["rows"], 5);
@@ -404,7 +404,7 @@ fn a_store_of_another_version_is_refused_by_every_verb_in_words() {
     std::fs::write(place.dir.path().join("in.jsonl"), "{\"prompt\":\"hi\"}\n").unwrap();
     let older = "move the file away, or name another store";
     let newer = "use the newer onelane that wrote it, or name another store";
-    for (version, help) in [(1, older), (6, older), (8, newer), (99, newer)] {
+    for (version, help) in [(1, older), (7, older), (9, newer), (99, newer)] {
         set_version(&place.store(), version);
         let alone = ["config show", "db check --json", "db check --repair"];
         let work = [
@@ -432,9 +432,24 @@ fn a_store_of_another_version_is_refused_by_every_verb_in_words() {
 fn db_compact_gives_space_back_and_loses_nothing() {
     let place = Place::new();
     let store = RedbStore::open(place.store(), StoreOptions::default()).unwrap();
-    let big = onelane::model::Request::Prompt("long ".repeat(400_000));
-    let insert = sample::insert_with(9, |new| new.request = big);
-    store.commit(&[insert]).unwrap();
+    for n in 9..17 {
+        let big = onelane::model::Request::Prompt("long ".repeat(400_000));
+        let insert = sample::insert_with(n, |new| new.request = big);
+        store.commit(&[insert]).unwrap();
+    }
+    // The space of what was pruned is free.
+    let later = sample::START.plus_ms(3 * 86_400_000);
+    let a_day = Retention {
+        jobs_days: 1,
+        ..Retention::default()
+    };
+    let life = [
+        sample::cancel(9, sample::START),
+        Transition::Prune(Box::new(Prune::of(&a_day, later).unwrap())),
+    ];
+    for change in life {
+        store.commit(&[change]).unwrap();
+    }
     drop(store);
     let before = place.run("db export --what jobs").stdout;
     let told = place.json("db compact --json");

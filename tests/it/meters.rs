@@ -10,13 +10,15 @@ use metrics::{
 use onelane::config::{BudgetSection, ServerSection};
 use onelane::meters::table::{self, Kind, Meter, Values};
 use onelane::model::{JobStatus, Secret};
-use onelane::simulator::{ErrorFault, Fault, Rule};
+use onelane::simulator::{AccountScript, ErrorFault, Fault, QuotaScript, Rule, ScriptUpdate};
 use onelane::{Orchestrator, Registry};
 use reqwest::Method;
 use serde_json::json;
 
 use crate::support::api::Api;
-use crate::support::http::{BLOCKER, HttpLane, completed, ended, prompt, submit, until_held};
+use crate::support::http::{
+    BLOCKER, HttpLane, completed, ended, prompt, submit, until, until_held,
+};
 
 /// A series: its name and its labels.
 type Series = (String, BTreeMap<String, String>);
@@ -103,6 +105,19 @@ async fn busy() -> (HttpLane, Orchestrator, Api) {
         ..BudgetSection::default()
     };
     world.config.money.budgets.insert("all".to_owned(), budget);
+    world.config.account.enabled = true;
+    let window = QuotaScript {
+        kind: "TOKENS_LIMIT".to_owned(),
+        percentage: Some(10.0),
+        ..QuotaScript::default()
+    };
+    world.sim.update(ScriptUpdate {
+        account: Some(AccountScript {
+            quota: vec![window],
+            ..AccountScript::default()
+        }),
+        ..ScriptUpdate::default()
+    });
     world.rule(Rule::for_prompt(
         "refused",
         Fault::Error(ErrorFault::of("1210")),
@@ -123,6 +138,11 @@ async fn busy() -> (HttpLane, Orchestrator, Api) {
     let body = json!({"model": "glm-4.7", "stream": true, "messages": [{"role": "user", "content": "stream"}]});
     let streamed = api.post("/v1/chat/completions", body.to_string()).await;
     assert_eq!(streamed.status, 200, "{streamed:?}");
+    until("GLM has told of the quota", async || {
+        let account = api.get("/api/admin/glm/account").await.json();
+        !account["account"]["quota"].is_null()
+    })
+    .await;
     // One call is open, and one job waits behind it.
     world.block(&lane).await;
     submit(&lane, prompt("waits").priority(7)).await;

@@ -105,20 +105,21 @@ async fn an_attempt_that_is_not_streamed_tells_what_is_known_of_it() {
     let world = HttpLane::slow(5);
     let lane = world.start().await;
     let api = Api::serve(&lane).await;
-    for prompt in ["one", "two"] {
+    // A connection is kept once the server is known to name each call.
+    for prompt in ["one", "two", "three"] {
         let id = api.submit(serde_json::json!({"prompt": prompt})).await;
         api.completed(&id).await;
     }
     let calls = &api.get(CALLS).await.json()["calls"];
-    let (second, first) = (&calls[0]["parts"], &calls[1]["parts"]);
-    for parts in [first, second] {
+    let (last, first) = (&calls[0]["parts"], &calls[2]["parts"]);
+    for parts in [first, last] {
         assert!(parts["firstByte"].as_u64().unwrap() >= 5, "{parts}");
         for unknown in ["firstToken", "decode"] {
             assert_eq!(parts.get(unknown), None, "{parts}");
         }
     }
     assert!(first["connect"].is_u64(), "{first}");
-    assert_eq!(second.get("connect"), None, "its connection was kept");
+    assert_eq!(last.get("connect"), None, "its connection was kept");
     let sums = &api.get("/api/admin/glm/statistics").await.json()["statistics"][0];
     assert_eq!(sums["firstToken"], Value::Null);
     assert!(sums["tokensPerSecond"].is_number(), "{sums}");

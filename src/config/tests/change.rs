@@ -374,7 +374,7 @@ const WRONG: &str = r#"[]
 {"fallbacks": {"glm-4.5": ["glm-4.5"]}}
 > fallbacks."glm-4.5": must name other models, each in 1 to 128 characters
 {"retry.jitter": 0.5}
-> "retry.jitter": unknown key; the configuration has `baseUrl`, `faces`, `apiKey`, `model`, `maxTokens`, `temperature`, `isActive`, `timeouts`, `timeout`, `reuse`, `asyncModels`, `asyncPoll`, `fallbacks`, `maxConcurrency`, `autoConcurrency`, `autoMin`, `autoTrial`, `requestsPerMinute`, `tokensPerMinute`, `minSpacing`, `fairQuantumTokens`, `ageing`, `affinity`, `reserve`, `pauseAfterTimeout`, `operatorProbe`, `maxQueueJobs`, `onInterrupted`, `quarantineAfter`, `lanes`, `maxRetries`, `retry`, `breaker`, `policy`, `priceList`, `prices`, `zone`, `budgets`, `doubt`, `doubtLapses`, `unpriced`, `retention`, `gateway`, `alerts`
+> "retry.jitter": unknown key; the configuration has `baseUrl`, `faces`, `apiKey`, `model`, `maxTokens`, `temperature`, `isActive`, `timeouts`, `timeout`, `reuse`, `asyncModels`, `asyncPoll`, `fallbacks`, `maxConcurrency`, `autoConcurrency`, `autoMin`, `autoTrial`, `requestsPerMinute`, `tokensPerMinute`, `minSpacing`, `fairQuantumTokens`, `ageing`, `affinity`, `reserve`, `pauseAfterTimeout`, `operatorProbe`, `maxQueueJobs`, `onInterrupted`, `quarantineAfter`, `lanes`, `maxRetries`, `retry`, `breaker`, `policy`, `priceList`, `prices`, `zone`, `budgets`, `doubt`, `doubtLapses`, `unpriced`, `account`, `retention`, `gateway`, `alerts`
 {"prices": [{"model": "m", "input": 0.5, "output": "1"}]}
 > prices[0].input: must be text, so that it stays exact: write "0.5"
 {"prices": [{"model": "m", "input": "1", "cached_input": "1", "output": "1"}]}

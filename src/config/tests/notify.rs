@@ -91,10 +91,12 @@ fn a_file_changes_a_built_in_rule_and_adds_rules_of_its_own() {
     assert_eq!(
         names,
         [
+            "balance",
             "breaker",
             "budget",
             "error_rate",
             "foreign_answer",
+            "quota",
             "unreachable",
             "usd"
         ]

@@ -27,7 +27,7 @@ fn rows(changes: &Changes) -> Rows {
 }
 
 /// A state of such layers, and what it has to be.
-fn state(table: &Changes, journaled: &[Changes]) -> (Database, State, BTreeMap<u64, u8>) {
+fn state_of(table: &Changes, journaled: &[Changes]) -> (Database, State, BTreeMap<u64, u8>) {
     let database = Builder::new()
         .create_with_backend(InMemoryBackend::new())
         .unwrap();
@@ -35,12 +35,12 @@ fn state(table: &Changes, journaled: &[Changes]) -> (Database, State, BTreeMap<u
     let transaction = database.begin_write().unwrap();
     schema::write_rows(&transaction, &rows(table)).unwrap();
     transaction.commit().unwrap();
-    let mut journal = Arc::new(Journal::default());
+    let mut journal = Journal::default();
     for changes in journaled {
         let transaction = database.begin_write().unwrap();
         let written = journal.write(&transaction, rows(changes)).unwrap();
         transaction.commit().unwrap();
-        written.show(&mut journal);
+        journal.show(written);
     }
     let mut want = BTreeMap::new();
     for (key, value) in table.iter().chain(journaled.iter().flatten()) {
@@ -49,8 +49,8 @@ fn state(table: &Changes, journaled: &[Changes]) -> (Database, State, BTreeMap<u
             None => drop(want.remove(key)),
         }
     }
-    let view = State::new(database.begin_read().unwrap(), journal);
-    (database, view, want)
+    let state = State::new(database.begin_read().unwrap(), journal);
+    (database, state, want)
 }
 
 proptest! {
@@ -64,10 +64,10 @@ proptest! {
         (first, last) in (0_u64..42, 0_u64..42),
         ends in prop::collection::vec(any::<bool>(), 64),
     ) {
-        let (database, view, mut want) = state(&table, &journaled);
+        let (database, state, mut want) = state_of(&table, &journaled);
         // A file that is opened again says the same.
         let loaded = Journal::load(&database.begin_read().unwrap()).unwrap();
-        prop_assert_eq!(loaded.rows(), view.journal().rows());
+        prop_assert_eq!(loaded.rows(), state.journal().rows());
         for (key, value) in &own {
             match value {
                 Some(value) => drop(want.insert(*key, *value)),
@@ -75,13 +75,13 @@ proptest! {
             }
         }
         let own = rows(&own);
-        let merged = view.under(schema::DELIVERIES, &own).unwrap();
+        let merged = state.under(schema::DELIVERIES, &own).unwrap();
         prop_assert_eq!(merged.len().unwrap(), want.len() as u64);
         prop_assert_eq!(merged.is_empty().unwrap(), want.is_empty());
         for key in 0..42 {
             let found = merged.get(key).unwrap().map(|row| row.value()[0]);
             prop_assert_eq!(found, want.get(&key).copied());
-            let found = view.get_under(schema::DELIVERIES, &own, key).unwrap();
+            let found = state.get_under(schema::DELIVERIES, &own, key).unwrap();
             prop_assert_eq!(found.map(|row| row.value()[0]), want.get(&key).copied());
         }
         // From both ends, in any order.
@@ -139,8 +139,8 @@ fn a_long_body_is_written_once_and_seen_at_once() {
     let Some(Opened::Whole(whole)) = &*database else {
         panic!("a store")
     };
-    let view = whole.view().unwrap();
+    let state = whole.state().unwrap();
     let row = schema::REQUESTS.row(&job_id(1).as_bytes());
-    assert!(!view.journal().is_empty());
-    assert!(!view.journal().rows().contains_key(&row));
+    assert!(!state.journal().is_empty());
+    assert!(!state.journal().rows().contains_key(&row));
 }

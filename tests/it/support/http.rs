@@ -399,6 +399,22 @@ pub(crate) fn sums(calls: &[CallRecord]) -> Vec<UsageRow> {
             row.response_time_ms += call.response_time_ms;
             row.response_times.record(call.response_time_ms);
             row.answer_times.record(call.response_time_ms);
+            if let Some(first) = call.parts.first_token_ms {
+                row.first_tokens.record(first);
+            }
+            // Behind the first token where that is known, else all of them in all of the time.
+            let (tokens, ms) = match call.parts.first_token_ms {
+                Some(first) => (
+                    call.usage.completion_tokens.saturating_sub(1),
+                    call.response_time_ms.saturating_sub(first),
+                ),
+                None => (call.usage.completion_tokens, call.response_time_ms),
+            };
+            let is_measured = call.parts.first_byte_ms.is_some();
+            if is_measured && tokens > 0 && ms > 0 {
+                row.speed.tokens += tokens;
+                row.speed.ms += ms;
+            }
             if call.usage.total_tokens > 0 {
                 row.answer_tokens.record(call.usage.completion_tokens);
             }
