@@ -33,6 +33,18 @@ pub enum What {
     Usage,
 }
 
+impl What {
+    /// The table whose rows it gives.
+    #[must_use]
+    pub const fn table(self) -> &'static str {
+        match self {
+            Self::Jobs => "jobs",
+            Self::Calls => "calls",
+            Self::Usage => "usage",
+        }
+    }
+}
+
 /// How it is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
 #[cfg_attr(feature = "cli", derive(clap::ValueEnum))]

@@ -163,22 +163,22 @@ impl Left {
         let now = SystemClock.now();
         let tables = store.figures(&Retention::default(), now);
         let tables = tables.map(|figures| figures.tables).unwrap_or_default();
-        let kept = |what: What, table: &str| {
+        let kept = |what: What| {
             let mut export = Export::new(what, Format::JsonLines, Calendar::default(), now);
             let mut readable = 0;
             while let Ok(Some(part)) = export.next(store) {
                 readable += part.rows;
             }
-            let table = tables.iter().find(|known| known.name == table);
+            let table = tables.iter().find(|known| known.name == what.table());
             Kept {
                 readable,
                 should_be: table.map(|table| table.rows),
             }
         };
         Self {
-            jobs: kept(What::Jobs, "jobs"),
-            calls: kept(What::Calls, "calls"),
-            usage: kept(What::Usage, "usage"),
+            jobs: kept(What::Jobs),
+            calls: kept(What::Calls),
+            usage: kept(What::Usage),
             damaged_tables: tables
                 .iter()
                 .filter(|table| table.bytes.is_none())

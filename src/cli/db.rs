@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::ValueEnum as _;
-use onelane::export::Export;
-use onelane::model::JobStatus;
+use onelane::export::{Export, What};
+use onelane::model::{JobStatus, Retention};
 use onelane::ports::{Clock as _, StoreError};
 use onelane::store::{StoreFigures, TimeSpan};
 use onelane::system::SystemClock;
@@ -151,7 +151,7 @@ fn export_rows(args: &ExportArgs, json: bool) -> Result<Exit, CliError> {
     let export = Export::new(args.what, args.format, calendar, SystemClock.now());
     if args.out == Path::new("-") {
         let mut out = io::stdout().lock();
-        let written = match write(export, &offline, &mut out)? {
+        let written = match write(export, args.what, &offline, &mut out)? {
             Ok(written) => written,
             Err(error) => {
                 super::unsaid(&error)?;
@@ -160,7 +160,7 @@ fn export_rows(args: &ExportArgs, json: bool) -> Result<Exit, CliError> {
         };
         return Ok(written.exit());
     }
-    let written = to_file(&args.out, export, &offline)?;
+    let written = to_file(args, export, &offline)?;
     let Written { rows, unreadable } = written;
     let out = args.out.display().to_string();
     let answer = json!({"rows": rows, "unreadable": unreadable, "out": out});
@@ -200,6 +200,7 @@ impl Written {
 /// Writes part after part; the inner error is that of `out`.
 fn write(
     mut export: Export,
+    what: What,
     offline: &Offline,
     out: &mut dyn Write,
 ) -> Result<io::Result<Written>, CliError> {
@@ -231,7 +232,20 @@ fn write(
             return Ok(Err(error));
         }
     }
+    if offline.store.is_remains() && written.unreadable == 0 {
+        written.unreadable = missing(what, offline, written.rows);
+    }
     Ok(out.flush().map(|()| written))
+}
+
+/// How many rows of a damaged store are missing though each that was found can be read.
+fn missing(what: What, offline: &Offline, rows: u64) -> u64 {
+    let figures = offline
+        .store
+        .figures(&Retention::default(), SystemClock.now());
+    let tables = figures.map(|figures| figures.tables).unwrap_or_default();
+    let known = tables.iter().find(|table| table.name == what.table());
+    known.map_or(0, |table| table.rows.saturating_sub(rows))
 }
 
 /// The same, by the daemon that has the store open.
@@ -325,10 +339,10 @@ impl<'a> NewFile<'a> {
     }
 }
 
-fn to_file(path: &Path, export: Export, offline: &Offline) -> Result<Written, CliError> {
-    let file = NewFile::begin(path)?;
+fn to_file(args: &ExportArgs, export: Export, offline: &Offline) -> Result<Written, CliError> {
+    let file = NewFile::begin(&args.out)?;
     let mut out = BufWriter::new(&file.out);
-    let written = write(export, offline, &mut out);
+    let written = write(export, args.what, offline, &mut out);
     drop(out);
     file.end(written)
 }

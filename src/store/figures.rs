@@ -28,8 +28,8 @@ pub(super) fn figures(state: &State, prune: Option<&Prune>) -> Result<StoreFigur
             Ok(table.stats()?)
         })?;
         tables.push(TableFigures {
+            rows: rows_of(state, &name, table.len()?),
             name,
-            rows: table.len()?,
             bytes: stats.map(|stats| {
                 stats.stored_bytes() + stats.metadata_bytes() + stats.fragmented_bytes()
             }),
@@ -63,6 +63,28 @@ fn found<T>(
         }
         Err(error) => Err(error),
     }
+}
+
+/// How many rows of a table an export has to give, those of the journal among them; of other tables, and where a
+/// page keeps it, what the table itself says. The counters know of rows that can't be reached.
+fn rows_of(state: &State, name: &str, stored: u64) -> u64 {
+    let known = reading(|| match name {
+        "jobs" => {
+            let rows = state.open_table(schema::JOBS)?.len()?;
+            Ok(rows.max(read::counts(state)?.total()))
+        }
+        "calls" => {
+            let rows = state.open_table(schema::CALLS)?.len()?;
+            let counters = read::counters(state)?;
+            Ok(match counters.calls_pruned_until {
+                None => rows.max(counters.call_seq),
+                Some(_) => rows,
+            })
+        }
+        "usage" => state.open_table(schema::USAGE)?.len(),
+        _ => Ok(stored),
+    });
+    known.unwrap_or(stored)
 }
 
 /// The first and the last place in line are at the ends of some status.

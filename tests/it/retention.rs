@@ -72,7 +72,7 @@ async fn retention_is_changed_while_the_lane_runs() {
     let world = VirtualLane::new(ScriptedGlm::answering(ms(1)));
     let lane = world.start().await;
     let ids = done(&lane, 20).await;
-    tokio::time::sleep(ms(10 * DAY_MS)).await;
+    tokio::time::sleep(ms(4 * DAY_MS)).await;
     assert_eq!(lane.queue_status().await.unwrap().completed, 20, "for ever");
     configure(&lane, json!({"retention": {"bodiesDays": 3}})).await;
     tokio::time::sleep(ms(1_000)).await;

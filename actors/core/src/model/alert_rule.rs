@@ -496,11 +496,13 @@ mod tests {
         assert_eq!(
             on,
             [
+                "balance",
                 "breaker",
                 "budget",
                 "error_rate",
                 "foreign_answer",
                 "hold",
+                "quota",
                 "unreachable"
             ]
         );
