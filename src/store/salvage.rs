@@ -151,8 +151,13 @@ pub(super) fn jobs(snapshot: &State, cursor: Option<u64>, limit: usize) -> Resul
     let mut lines = JobStatus::ALL.map(of_status);
     let mut part = Part::default();
     let mut body_bytes = 0;
+    let mut given = None;
     while let Some(found) = newest(&mut lines) {
         let Found { seq, row } = found?;
+        // Where what took a job from its old place is lost, it stands at both.
+        if row.is_some() && given.replace(seq) == Some(seq) {
+            continue;
+        }
         if len(&part) == limit || body_bytes >= limits::PAGE_BODY_BYTES_MAX {
             part.cursor = Some(seq);
             break;
