@@ -2,11 +2,24 @@
 
 use std::net::TcpListener;
 
-use onelane::simulator::{Fault, Rule};
+use onelane::simulator::{Fault, Rule, Simulator};
 use serde_json::{Value, json};
 
 use super::{TOKEN, World};
-use crate::common::{Http, Running, run, until};
+use crate::common::{Http, Place, Running, run, until};
+
+/// The store once its daemon has ended, and the server that it called.
+fn without_its_daemon(world: World) -> (Place, Simulator) {
+    let World {
+        place,
+        running,
+        simulator,
+        ..
+    } = world;
+    running.signal("TERM");
+    running.end().with(0);
+    (place, simulator)
+}
 
 #[test]
 fn verbs_that_open_a_store_ask_the_daemon_that_has_it_open() {
@@ -36,9 +49,7 @@ fn verbs_that_open_a_store_ask_the_daemon_that_has_it_open() {
         .with(2)
         .noting(&["token", "ONELANE_ADMIN_TOKEN"]);
     // Gone, the store is opened.
-    let World { place, running, .. } = world;
-    running.signal("TERM");
-    running.end().with(0);
+    let (place, _simulator) = without_its_daemon(world);
     assert!(!place.has("onelane.redb.daemon"));
     run(&mut place.bare(&["stats"])).with(0);
 }
@@ -148,14 +159,7 @@ fn a_file_is_run_by_the_daemon_that_has_the_store_open_and_nothing_is_sent_twice
     assert_eq!(world.simulator.stats().calls, 3);
     // Nor does a lane of the run's own, once the daemon is gone.
     std::fs::remove_file(world.place.path("a.results.jsonl")).unwrap();
-    let World {
-        place,
-        running,
-        simulator,
-        ..
-    } = world;
-    running.signal("TERM");
-    running.end().with(0);
+    let (place, simulator) = without_its_daemon(world);
     let base_url = simulator.base_url();
     run(&mut place.onelane(&["run", "a.jsonl", "--base-url", &base_url])).with(1);
     assert_eq!(place.lines("a.results.jsonl").len(), 4);
@@ -300,14 +304,7 @@ fn an_estimate_beside_a_daemon_is_the_one_of_its_store() {
     );
     // What the store's answers tell is in it: those of the simulator are far shorter than GLM's usually are.
     let lengths = |json: &Value| json["models"][0]["expectedCompletionTokens"].clone();
-    let World {
-        place,
-        running,
-        simulator,
-        ..
-    } = world;
-    running.signal("TERM");
-    running.end().with(0);
+    let (place, simulator) = without_its_daemon(world);
     let base_url = simulator.base_url();
     let mut offline = place.onelane(&["estimate", "a.jsonl", "--json", "--base-url", &base_url]);
     let offline = run(&mut offline).with(1).json();
@@ -362,9 +359,7 @@ fn the_store_is_looked_at_and_checked_by_the_daemon_that_has_it_open() {
             .with(3)
             .noting(&[&world.url, "stop the daemon", &format!("onelane db {verb}")]);
     }
-    let World { place, running, .. } = world;
-    running.signal("TERM");
-    running.end().with(0);
+    let (place, _simulator) = without_its_daemon(world);
     let offline = run(&mut place.bare(&["db", "stats", "--json"]))
         .with(0)
         .json();
