@@ -23,13 +23,24 @@ impl Aborts {
     /// A fresh token for the slot's next call, which is for this attempt.
     pub(crate) fn arm(&self, slot: SlotId, job_id: JobId, attempt: AttemptNo) -> CancellationToken {
         let token = CancellationToken::new();
+        self.put(slot, job_id, attempt, token.clone());
+        token
+    }
+
+    /// The slot's call is for this attempt from now on, and this token closes it.
+    pub(crate) fn put(
+        &self,
+        slot: SlotId,
+        job_id: JobId,
+        attempt: AttemptNo,
+        token: CancellationToken,
+    ) {
         let call = OpenCall {
             job_id,
             attempt,
-            token: token.clone(),
+            token,
         };
         self.lock().insert(slot, call);
-        token
     }
 
     /// Closes the slot's open call, if it is for this attempt: the slot may have gone on to another.

@@ -1,88 +1,81 @@
 //! The GLM caller: makes one call at a time and reports its outcome. It reports to the supervisor alone.
 //!
 //! Capacity 1 is a credit: the caller announces [`QueueMsg::Ready`], the queue spends that credit
-//! on exactly one [`CallerMsg::Run`]. A busy caller reads no mailbox, so cancellation travels
+//! on exactly one [`CallerMsg::Run`]. While a call is open one more order may lie ready ([`NextUp`]): after an answer
+//! that changes nothing the caller goes on with it, and reports both then. A busy caller reads no mailbox, so cancellation travels
 //! through [`crate::aborts::Aborts`], and a queue that was restarted meanwhile hears of the outcome when the
 //! caller, ready again, reads the [`CallerMsg::Attach`] that has been waiting for it.
 
-use std::sync::{Arc, OnceLock};
+use std::future::{Future, poll_fn, ready};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::Poll;
 
-use ractor::rpc::CallResult;
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 use tokio::sync::watch;
 use tokio::time::Instant;
-use tokio_util::sync::CancellationToken;
 
 use crate::Ports;
-use crate::marks::{Marks, millis};
-use crate::ports::{GlmCall, GlmOutcome, Issued, TaskOutcome};
-use crate::protocol::{
-    CallerMsg, CommitReply, CommitRequest, CostMsg, QueueMsg, RunOrder, Sample, StoreMsg,
-};
-use crate::relay::Relay;
+use crate::call::CallMaker;
+use crate::next_up::NextUp;
+use crate::ports::GlmOutcome;
+use crate::protocol::{CallerMsg, CostMsg, QueueMsg, Report, RunOrder, Sample};
 use crate::runtime::Runtime;
 use onelane_core::judge::conclude::Finished;
-use onelane_core::model::model_name::is_model;
-use onelane_core::model::{
-    AsyncTask, AttemptPhase, Dispatch, Job, Parts, Sessions, SlotId, Timestamp, Transition, Usage,
-    limits,
-};
-use onelane_core::money::estimate;
+use onelane_core::model::{Dispatch, JobId, SlotId, Timestamp};
 use onelane_core::scheduler::slot::attempt_of;
-
-/// The parts with those before the call was sent: what its attempt waited for since it was put on record.
-fn before_it(job: &Job, sent: Timestamp, parts: Parts) -> Parts {
-    let waited = job.open.map(|open| (open.phase, sent.since(open.at)));
-    match waited {
-        // A task that is fetched was sent long ago.
-        _ if job.task.is_some() => parts,
-        Some((AttemptPhase::Staged, ms)) => Parts {
-            staged_ms: Some(ms),
-            ..parts
-        },
-        Some((AttemptPhase::Started, ms)) => Parts {
-            commit_ms: Some(ms),
-            ..parts
-        },
-        None => parts,
-    }
-}
 
 /// A caller's parts.
 pub(crate) struct CallerArgs {
     pub(crate) slot: SlotId,
     pub(crate) ports: Ports,
-    /// Where the store of the moment is found: a task's id must be on disk before its answer is waited
-    /// for, whichever actors were restarted meanwhile.
+    /// Where the store of the moment is found.
     pub(crate) runtime: watch::Receiver<Runtime>,
+    pub(crate) next_up: NextUp,
 }
 
 pub(crate) struct CallerState {
     slot: SlotId,
-    ports: Ports,
-    runtime: watch::Receiver<Runtime>,
+    maker: Arc<CallMaker>,
+    next_up: NextUp,
     generation: u64,
     queue: Option<ActorRef<QueueMsg>>,
     last: Option<Finished>,
+    /// The outcome before the last: the queue that was told may have ended before it was stored.
+    before: Option<Finished>,
     /// When its last call ended.
     idle_since: Option<(Instant, Timestamp)>,
 }
 
-/// The relay of an open call, which ends with the call, however that ends.
-struct Told(Option<Arc<Relay>>);
-
-impl Told {
-    /// Answers the relay, if somebody may have read of it.
-    fn end(mut self) -> Option<Arc<Relay>> {
-        let relay = self.0.take().filter(|relay| relay.is_open());
-        relay.inspect(|relay| relay.give_up())
-    }
+/// A call under way.
+struct UnderWay {
+    dispatch: Arc<Dispatch>,
+    begun: Instant,
+    call: Pin<Box<dyn Future<Output = Finished> + Send>>,
 }
 
-impl Drop for Told {
-    fn drop(&mut self) {
-        if let Some(relay) = &self.0 {
-            relay.give_up();
+impl UnderWay {
+    fn of(order: RunOrder, maker: &Arc<CallMaker>) -> Self {
+        let maker = Arc::clone(maker);
+        Self {
+            dispatch: Arc::clone(&order.dispatch),
+            begun: Instant::now(),
+            call: Box::pin(async move { maker.run(order).await }),
+        }
+    }
+
+    /// Has it go as far as it goes now: its request is handed to the connection.
+    async fn set_out(&mut self) {
+        let call = self.call.as_mut();
+        let mut call = Some(call);
+        let early = poll_fn(|cx| {
+            Poll::Ready(match call.take() {
+                Some(call) => call.poll(cx),
+                None => Poll::Pending,
+            })
+        });
+        if let Poll::Ready(finished) = early.await {
+            self.call = Box::pin(ready(finished));
         }
     }
 }
@@ -99,13 +92,18 @@ impl Actor for GlmCallerActor {
         _myself: ActorRef<CallerMsg>,
         args: CallerArgs,
     ) -> Result<CallerState, ActorProcessingErr> {
-        Ok(CallerState {
-            slot: args.slot,
+        let maker = CallMaker {
             ports: args.ports,
             runtime: args.runtime,
+        };
+        Ok(CallerState {
+            slot: args.slot,
+            maker: Arc::new(maker),
+            next_up: args.next_up,
             generation: 0,
             queue: None,
             last: None,
+            before: None,
             idle_since: None,
         })
     }
@@ -116,24 +114,19 @@ impl Actor for GlmCallerActor {
         message: CallerMsg,
         state: &mut CallerState,
     ) -> Result<(), ActorProcessingErr> {
-        state.ports.fault_points.point("caller");
+        state.maker.ports.fault_points.point("caller");
         match message {
             CallerMsg::Attach { generation, queue } => {
                 state.generation = generation;
                 state.queue = Some(queue);
-                state.announce(state.last.clone());
+                let last = state.last.clone();
+                state.announce(last.map(|last| Report {
+                    last,
+                    before: state.before.clone(),
+                    went_on_with: None,
+                }));
             }
-            CallerMsg::Run(order) => {
-                let dispatch = Arc::clone(&order.dispatch);
-                let begun = Instant::now();
-                let finished = state.run(*order).await;
-                state.last = Some(finished.clone());
-                let outcome = Arc::clone(&finished.outcome);
-                state.announce(Some(finished));
-                // After the next call could begin.
-                state.count(&dispatch, begun);
-                state.sample(&dispatch, &outcome);
-            }
+            CallerMsg::Run(order) => state.make_calls(*order).await,
             CallerMsg::Retire => myself.stop(None),
         }
         Ok(())
@@ -141,32 +134,80 @@ impl Actor for GlmCallerActor {
 }
 
 impl CallerState {
-    /// Says that no call is open, and how the last one ended. A queue that is gone does not hear
-    /// it; the next one attaches itself and does.
-    fn announce(&self, finished: Option<Finished>) {
+    /// Makes a call, and behind it those that lie ready, as long as each ends in an answer that changes nothing.
+    async fn make_calls(&mut self, order: RunOrder) {
+        let mut under_way = UnderWay::of(order, &self.maker);
+        loop {
+            let finished = under_way.call.as_mut().await;
+            let ended = (Instant::now(), self.maker.ports.clock.now());
+            let outcome = Arc::clone(&finished.outcome);
+            let Some(order) = self.next_after(&finished, &under_way.dispatch) else {
+                self.report(finished, None);
+                // The queue says what goes next before this thread turns to the books.
+                tokio::task::yield_now().await;
+                return self.note(&under_way, &outcome, ended);
+            };
+            let mut next = UnderWay::of(*order, &self.maker);
+            next.set_out().await;
+            // The runtime would poll whom this tells before the connection that has to write the request.
+            tokio::task::yield_now().await;
+            self.report(finished, Some(next.dispatch.job.id));
+            let made = std::mem::replace(&mut under_way, next);
+            self.note(&made, &outcome, ended);
+        }
+    }
+
+    /// What lies ready to go on with, if nothing has to be decided first.
+    fn next_after(&self, finished: &Finished, dispatch: &Dispatch) -> Option<Box<RunOrder>> {
+        if !finished.is_plain_success(dispatch.job.sent_to()) {
+            return None;
+        }
+        let order = self.next_up.take(self.slot)?;
+        self.maker.ports.fault_points.point("caller");
+        Some(order)
+    }
+
+    /// Tells the queue how a call has ended, and what is under way since.
+    fn report(&mut self, finished: Finished, went_on_with: Option<JobId>) {
+        self.before = self.last.replace(finished.clone());
+        self.announce(Some(Report {
+            last: finished,
+            before: None,
+            went_on_with,
+        }));
+    }
+
+    /// A queue that is gone does not hear it; the next one attaches itself and does.
+    fn announce(&self, report: Option<Report>) {
         if let Some(queue) = &self.queue {
             let _ = queue.cast(QueueMsg::Ready {
                 slot: self.slot,
                 generation: self.generation,
-                finished: finished.map(Box::new),
+                report: report.map(Box::new),
             });
         }
     }
 
+    /// What a call leaves to be counted: nothing that anybody waits for.
+    fn note(&mut self, made: &UnderWay, outcome: &GlmOutcome, ended: (Instant, Timestamp)) {
+        self.count(made, ended);
+        self.sample(&made.dispatch, outcome);
+    }
+
     /// Counts how long the slot was idle before a call.
-    fn count(&mut self, dispatch: &Dispatch, begun: Instant) {
-        let job = &dispatch.job;
+    fn count(&mut self, made: &UnderWay, ended: (Instant, Timestamp)) {
+        let job = &made.dispatch.job;
         if let Some((since, at)) = self.idle_since {
             let due = job
                 .run_at
                 .map_or(job.created_at, |at| at.max(job.created_at));
             // One that comes back after a pause of its own was not kept waiting by the slot.
-            if due <= at && attempt_of(dispatch).0 == 1 {
-                let gap = begun.saturating_duration_since(since);
-                self.ports.meters.slot_gap(gap);
+            if due <= at && attempt_of(&made.dispatch).0 == 1 {
+                let gap = made.begun.saturating_duration_since(since);
+                self.maker.ports.meters.slot_gap(gap);
             }
         }
-        self.idle_since = Some((Instant::now(), self.ports.clock.now()));
+        self.idle_since = Some(ended);
     }
 
     /// Has the prompt counted again, if GLM said how long it was.
@@ -176,242 +217,16 @@ impl CallerState {
             GlmOutcome::Failed(_, usage) => usage.prompt_tokens,
             GlmOutcome::Aborted | GlmOutcome::NotSent => 0,
         };
-        if counted_tokens == 0 || self.ports.tokens.is_none() {
+        if counted_tokens == 0 || self.maker.ports.tokens.is_none() {
             return;
         }
         // While the supervisor restarts the actors no queue hears of it; it is one sample less.
-        if let Some(refs) = &self.runtime.borrow().refs {
+        if let Some(refs) = &self.maker.runtime.borrow().refs {
             let _ = refs.cost.cast(CostMsg::Answered(Sample {
                 model: dispatch.job.sent_to().to_owned(),
                 request: Arc::clone(&dispatch.request),
                 counted_tokens,
             }));
-        }
-    }
-
-    /// Makes the call.
-    async fn run(&mut self, order: RunOrder) -> Finished {
-        let RunOrder {
-            dispatch,
-            settings,
-            abort,
-        } = order;
-        let attempt = attempt_of(&dispatch);
-        let job = &dispatch.job;
-        let now = self.ports.clock.now();
-        let is_async_model = |model: &String| is_model(model, job.sent_to());
-        let wants_task = settings.glm.async_models.iter().any(is_async_model);
-        let is_async = job.task.is_some() || (wants_task && job.face.has_tasks());
-        let mut timeouts = settings.glm.timeouts;
-        if is_async {
-            // A task that is given up goes on at GLM and is bought again: it takes as long as GLM takes.
-            timeouts.total_ms = timeouts.total_ms.max(limits::TASK_MS_MAX);
-        }
-        let configured_ms = timeouts.total_ms;
-        if let Some(ms) = job.timeout_ms {
-            timeouts.total_ms = ms;
-        }
-        if let Some(deadline) = job.deadline {
-            timeouts.total_ms = timeouts.total_ms.min(deadline.since(now).max(1));
-        }
-        let bounded_by_job = timeouts.total_ms < configured_ms;
-        let begun = Instant::now();
-        // A task has no pieces.
-        let streams = !is_async && dispatch.request.streams();
-        let relay = streams.then(|| self.ports.relays.to_write(job.id, begun));
-        let told = Told(relay.clone());
-        let call_ids = Arc::new(OnceLock::new());
-        let marks = Arc::new(Marks::default());
-        let call = GlmCall {
-            job_id: job.id,
-            attempt,
-            request_id: job.request_id(attempt),
-            endpoint: settings.glm.endpoint(),
-            model: job.spelling(&settings.glm).to_owned(),
-            request: Arc::clone(&dispatch.request),
-            max_tokens: settings.glm.max_tokens,
-            temperature: settings.glm.temperature,
-            timeouts,
-            poll_ms: settings.glm.async_poll_ms,
-            streams,
-            relay,
-            headers: job.headers.clone(),
-            call_ids: Arc::clone(&call_ids),
-            marks: Arc::clone(&marks),
-            reuse: settings.glm.reuse,
-            session: job.session_at_glm(settings.gateway.sessions).cloned(),
-            issued: Issued::of(Arc::clone(&self.ports.store)),
-        };
-        let endpoint = if is_async {
-            self.ports.glm.task_url(&settings.glm.endpoint())
-        } else {
-            self.ports.glm.url(&settings.glm.endpoint(), job.face)
-        };
-        let (outcome, task) = if abort.is_cancelled() {
-            // A task was handed over by an earlier caller.
-            let outcome = match &job.task {
-                Some(_) => GlmOutcome::Aborted,
-                None => GlmOutcome::NotSent,
-            };
-            (outcome, job.task.clone())
-        } else if is_async {
-            self.run_as_task(job, call, abort).await
-        } else {
-            (self.ports.glm.call(call, abort).await, None)
-        };
-        if let GlmOutcome::Answered(answer) = &outcome
-            && settings.gateway.sessions == Sessions::Derive
-        {
-            self.ports.conversations.note(job, answer);
-        }
-        let told = told.end();
-        let delivered = told.is_some();
-        let first_token_ms = told.as_ref().and_then(|relay| relay.first_token_ms());
-        let seen = match is_async {
-            // Several calls are made for a task: no moment of one of them is that of the answer.
-            true => Parts::default(),
-            false => marks.parts(begun),
-        };
-        let parts = Parts {
-            first_token_ms,
-            ..seen
-        };
-        let parts = before_it(job, now, parts);
-        let response_time_ms = millis(begun, Instant::now());
-        let estimate = match &told {
-            Some(relay) => self.estimate(&dispatch, relay).await,
-            None => None,
-        };
-        if let Some(relay) = told.filter(|_| job.bound_to.is_none()) {
-            self.ports.relays.keep(job.id, relay);
-        }
-        Finished {
-            job_id: job.id,
-            attempt,
-            endpoint,
-            settings,
-            bounded_by_job,
-            delivered,
-            estimate,
-            call_ids: call_ids.get().cloned().unwrap_or_default(),
-            task,
-            started_at: now,
-            response_time_ms,
-            parts,
-            outcome: Arc::new(outcome),
-        }
-    }
-
-    /// What a call comes to that ended in the middle of its streamed answer, by our own count.
-    async fn estimate(&self, dispatch: &Dispatch, relay: &Arc<Relay>) -> Option<Usage> {
-        relay.said()?;
-        let (request, relay) = (Arc::clone(&dispatch.request), Arc::clone(relay));
-        let model = dispatch.job.sent_to().to_owned();
-        let tokens = self.ports.tokens.clone();
-        let count = move || {
-            let said = relay.said().unwrap_or_default();
-            match &tokens {
-                Some(tokens) => estimate::delivered(&request, &model, said, &**tokens),
-                None => estimate::delivered(&request, &model, said, &estimate::Rough),
-            }
-        };
-        self.ports.fault_points.off_the_workers(count).await.ok()
-    }
-
-    /// Hands the call over as a task, or takes up the one that an earlier caller handed over, and waits
-    /// for its answer. Answers the task that GLM holds it as, too.
-    async fn run_as_task(
-        &mut self,
-        job: &Job,
-        mut call: GlmCall,
-        abort: CancellationToken,
-    ) -> (GlmOutcome, Option<AsyncTask>) {
-        let begun = Instant::now();
-        let account = call.endpoint.digest();
-        let task = match job.task.clone() {
-            // The key was changed while the task waited for its slot: no key can fetch it any more, and
-            // it was maybe billed.
-            Some(task) if task.account != account => return (GlmOutcome::Aborted, None),
-            Some(task) => task,
-            None => match self
-                .ports
-                .glm
-                .submit_task(call.clone(), abort.clone())
-                .await
-            {
-                TaskOutcome::Accepted(id) => {
-                    let task = AsyncTask {
-                        id,
-                        account,
-                        left_open: false,
-                    };
-                    let is_stored = self.store_task(&call, task.clone(), &abort).await;
-                    // Stored or about to be: GLM holds it, and a shutdown must not give it up.
-                    if !is_stored {
-                        return (GlmOutcome::Aborted, Some(task));
-                    }
-                    task
-                }
-                TaskOutcome::Failed(failure, usage) => {
-                    return (GlmOutcome::Failed(failure, usage), None);
-                }
-                TaskOutcome::Aborted => return (GlmOutcome::Aborted, None),
-                TaskOutcome::NotSent => return (GlmOutcome::NotSent, None),
-            },
-        };
-        let spent_ms = millis(begun, Instant::now());
-        call.timeouts.total_ms = call.timeouts.total_ms.saturating_sub(spent_ms).max(1);
-        let outcome = self
-            .ports
-            .glm
-            .fetch_task(call, task.id.clone(), abort)
-            .await;
-        (outcome, Some(task))
-    }
-
-    /// Puts a task on disk, asking again while the supervisor restarts the actors. `false`: the call was to
-    /// be closed meanwhile.
-    async fn store_task(
-        &mut self,
-        call: &GlmCall,
-        task: AsyncTask,
-        abort: &CancellationToken,
-    ) -> bool {
-        let note = Transition::Task {
-            job_id: call.job_id,
-            attempt: call.attempt,
-            task,
-        };
-        let stored = async {
-            loop {
-                let (refs, stopped) = {
-                    let runtime = self.runtime.borrow_and_update();
-                    (runtime.refs.clone(), runtime.stopped.is_some())
-                };
-                if stopped {
-                    return false;
-                }
-                if let Some(refs) = refs {
-                    let request = |port| {
-                        StoreMsg::Commit(CommitRequest {
-                            transitions: vec![note.clone()],
-                            reply: CommitReply::Port(port),
-                        })
-                    };
-                    let answer = refs.store.call(request, None).await;
-                    if matches!(answer, Ok(CallResult::Success(Ok(_)))) {
-                        return true;
-                    }
-                }
-                if self.runtime.changed().await.is_err() {
-                    return false;
-                }
-            }
-        };
-        tokio::select! {
-            biased;
-            () = abort.cancelled() => false,
-            stored = stored => stored,
         }
     }
 }

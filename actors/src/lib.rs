@@ -19,11 +19,13 @@
 
 mod aborts;
 mod breaker;
+mod call;
 mod caller;
 pub mod conversations;
 pub mod cost;
 pub mod marks;
 pub mod meters;
+mod next_up;
 pub mod ports;
 pub mod protocol;
 mod publisher;

@@ -196,14 +196,14 @@ pub enum QueueMsg {
         /// Commits of the queue's.
         committed: Vec<Committed>,
     },
-    /// From a caller: no call is open on its slot.
+    /// From a caller: no call is open on its slot, but the one that it went on with.
     Ready {
         /// The slot.
         slot: SlotId,
         /// The generation that the caller is attached to.
         generation: u64,
-        /// How its last call ended.
-        finished: Option<Box<Finished>>,
+        /// How its last call ended, if it has made one.
+        report: Option<Box<Report>>,
     },
     /// From the supervisor: there is a caller for this slot.
     CallerAdded {
@@ -312,6 +312,17 @@ pub enum CallerMsg {
     Run(Box<RunOrder>),
     /// You are not needed any more.
     Retire,
+}
+
+/// What a caller has to say.
+#[derive(Debug)]
+pub struct Report {
+    /// How its last call ended.
+    pub last: Finished,
+    /// How the one before ended, where the queue that was told of it is gone and may not have stored it.
+    pub before: Option<Finished>,
+    /// What lay ready and is under way since.
+    pub went_on_with: Option<JobId>,
 }
 
 /// One call to make.

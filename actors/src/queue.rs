@@ -8,17 +8,21 @@ mod outcome;
 mod start;
 mod waiters;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 use tokio::sync::watch;
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
 use crate::Ports;
 use crate::aborts::Aborts;
-use crate::protocol::{BreakerMsg, CallerMsg, CostMsg, QueueMsg, StoreMsg, SupervisorMsg};
+use crate::next_up::NextUp;
+use crate::protocol::{
+    BreakerMsg, CallerMsg, CostMsg, QueueMsg, RunOrder, StoreMsg, SupervisorMsg,
+};
 use crate::publisher::Publisher;
 use crate::timer::Timer;
 use onelane_core::model::{JobId, SchedulerState, Settings, SlotId, Timestamp};
@@ -35,6 +39,7 @@ pub(crate) struct QueueArgs {
     pub(crate) cost: ActorRef<CostMsg>,
     pub(crate) callers: BTreeMap<SlotId, ActorRef<CallerMsg>>,
     pub(crate) aborts: Aborts,
+    pub(crate) next_up: NextUp,
     /// Where the scheduler's state is shown.
     pub(crate) watch: watch::Sender<SchedulerState>,
     /// Where it is shown whether a job that comes may be sent at once.
@@ -51,6 +56,13 @@ pub(crate) struct QueueState {
     breaker: ActorRef<BreakerMsg>,
     callers: BTreeMap<SlotId, ActorRef<CallerMsg>>,
     aborts: Aborts,
+    next_up: NextUp,
+    /// The slot for which an order lies ready.
+    laid: Option<SlotId>,
+    /// An order that was taken back, and may be laid again.
+    spare: Option<Box<RunOrder>>,
+    /// Came after a caller has gone on by itself, and before it has told so.
+    deferred: VecDeque<QueueMsg>,
     settings: Arc<Settings>,
     scheduler: Scheduler,
     /// The scheduler's state as it is on disk, for readers.
@@ -92,31 +104,96 @@ impl Actor for QueueActor {
         state: &mut QueueState,
     ) -> Result<(), ActorProcessingErr> {
         state.ports.fault_points.point("queue");
-        let now = state.ports.clock.now();
-        let uptime = u64::try_from(state.begun.elapsed().as_millis()).unwrap_or(u64::MAX);
-        if state.scheduler.hear(now, uptime) {
-            state.step(|scheduler| scheduler.tick(now))?;
+        if !state.may_hear(&message)? {
+            state.deferred.push_back(message);
+            return Ok(());
         }
-        state.handle(message, &myself, now).await?;
-        if state.scheduler.needs_ledger() {
-            let settings = Arc::clone(&state.settings);
-            state.load_budgets(&settings, now).await?;
-            state.step(|scheduler| scheduler.tick(now))?;
+        state.hear(message, &myself).await?;
+        while let Some(later) = state.deferred.pop_front() {
+            state.hear(later, &myself).await?;
         }
-        state
-            .publisher
-            .budgets(state.scheduler.take_budget_news(), now);
-        if state.waiters.is_draining() && state.scheduler.is_drained() {
-            state.waiters.drained();
-        }
-        state.arm(&myself);
-        let is_idle = state.scheduler.is_idle();
-        state.is_idle.store(is_idle, Ordering::Relaxed);
+        state.lay_next();
         Ok(())
     }
 }
 
 impl QueueState {
+    async fn hear(
+        &mut self,
+        message: QueueMsg,
+        myself: &ActorRef<QueueMsg>,
+    ) -> Result<(), ActorProcessingErr> {
+        let now = self.ports.clock.now();
+        let uptime = u64::try_from(self.begun.elapsed().as_millis()).unwrap_or(u64::MAX);
+        if self.scheduler.hear(now, uptime) {
+            self.step(|scheduler| scheduler.tick(now))?;
+        }
+        self.handle(message, myself, now).await?;
+        if self.scheduler.needs_ledger() {
+            let settings = Arc::clone(&self.settings);
+            self.load_budgets(&settings, now).await?;
+            self.step(|scheduler| scheduler.tick(now))?;
+        }
+        let news = self.scheduler.take_budget_news();
+        self.publisher.budgets(news, now);
+        if self.waiters.is_draining() && self.scheduler.is_drained() {
+            self.waiters.drained();
+        }
+        self.arm(myself);
+        let is_idle = self.scheduler.is_idle();
+        self.is_idle.store(is_idle, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Takes back what lies ready for a caller, so that nothing is decided beside it. `false`: the caller has gone on with
+    /// it, and this message has to wait until it says so.
+    fn may_hear(&mut self, message: &QueueMsg) -> Result<bool, ActorProcessingErr> {
+        let went_on = match message {
+            QueueMsg::Ready {
+                slot,
+                generation,
+                report: Some(report),
+            } if *generation == self.generation && report.went_on_with.is_some() => Some(*slot),
+            _ => None,
+        };
+        let Some(slot) = self.laid else {
+            return match went_on {
+                None => Ok(true),
+                Some(slot) => {
+                    Err(format!("the caller of slot {} went on with nothing", slot.0).into())
+                }
+            };
+        };
+        if went_on != Some(slot) {
+            let Some(order) = self.next_up.take_back(slot) else {
+                return Ok(false);
+            };
+            self.spare = Some(order);
+        }
+        self.laid = None;
+        Ok(true)
+    }
+
+    /// Lays ready what the open call's caller goes on with, if that is clear already.
+    fn lay_next(&mut self) {
+        let spare = self.spare.take();
+        let Some((slot, dispatch)) = self.scheduler.next_up() else {
+            return;
+        };
+        let is_same = |order: &Box<RunOrder>| {
+            Arc::ptr_eq(&order.dispatch, &dispatch) && Arc::ptr_eq(&order.settings, &self.settings)
+        };
+        let order = spare.filter(is_same).unwrap_or_else(|| {
+            Box::new(RunOrder {
+                dispatch: Arc::clone(&dispatch),
+                settings: Arc::clone(&self.settings),
+                abort: CancellationToken::new(),
+            })
+        });
+        self.next_up.lay(slot, order);
+        self.laid = Some(slot);
+    }
+
     #[rustfmt::skip] // A message a line.
     async fn handle(
         &mut self,
@@ -147,7 +224,7 @@ impl QueueState {
             QueueMsg::Configure { reply } => self.configure(reply, now).await,
             QueueMsg::Disk { is_full } => self.step(|scheduler| scheduler.disk(is_full, now)),
             QueueMsg::Stored { inserted, committed } => self.stored(inserted, committed, now),
-            QueueMsg::Ready { slot, generation, finished } => self.ready(slot, generation, finished, now).await,
+            QueueMsg::Ready { slot, generation, report } => self.ready(slot, generation, report, now).await,
             QueueMsg::CallerAdded { slot, caller } => self.caller_added(slot, caller, myself),
             QueueMsg::CallerGone { slot } => self.caller_gone(slot, now),
             QueueMsg::Breaker { snapshot, reply } => self.breaker_changed(snapshot, reply, now),

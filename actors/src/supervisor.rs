@@ -22,6 +22,7 @@ use tokio::time::Instant;
 use crate::Ports;
 use crate::aborts::Aborts;
 use crate::cost::Totals;
+use crate::next_up::NextUp;
 use crate::ports::StoreError;
 use crate::protocol::{BreakerMsg, CallerMsg, CostMsg, QueueMsg, StoreMsg, SupervisorMsg};
 use crate::runtime::{Runtime, StopReason};
@@ -95,6 +96,8 @@ const GONE_MS: u64 = 10_000;
 pub struct SupervisorState {
     args: SupervisorArgs,
     aborts: Aborts,
+    /// What callers go on with by themselves.
+    next_up: NextUp,
     /// Whether a queue was told to drain; the queues after it do not send either.
     is_stopping: Arc<AtomicBool>,
     epoch: Epoch,
@@ -123,9 +126,11 @@ impl Actor for Supervisor {
         myself: ActorRef<SupervisorMsg>,
         args: SupervisorArgs,
     ) -> Result<SupervisorState, ActorProcessingErr> {
+        let aborts = Aborts::default();
         let mut state = SupervisorState {
             args,
-            aborts: Aborts::default(),
+            next_up: NextUp::new(aborts.clone()),
+            aborts,
             is_stopping: Arc::default(),
             epoch: Epoch::default(),
             generation: 1,
@@ -367,7 +372,11 @@ impl SupervisorState {
                 let _ = cell.kill_and_wait(Some(gone)).await;
             }
             match row {
-                Row::Queue => self.queue = None,
+                Row::Queue => {
+                    self.queue = None;
+                    // Nobody would hear of it: the next queue begins with what the disk says.
+                    self.next_up.clear();
+                }
                 Row::Cost => self.cost = None,
                 Row::Breaker => self.breaker = None,
                 Row::Store => self.store = None,

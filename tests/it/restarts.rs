@@ -191,3 +191,28 @@ async fn actors_that_keep_failing_end_the_lane_with_the_reason_and_the_jobs_stay
     }
     assert!(lane.shutdown(ms(10_000)).await.drained);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_queue_that_fails_as_a_caller_goes_on_by_itself_loses_neither_outcome() {
+    // A queue that hears of nothing but its callers fails at one report after the other.
+    for after in 0..12 {
+        let trap = Trap::of("queue");
+        let mut world = HttpLane::slow(5);
+        world.fault_points = trap.fault_points();
+        let lane = world.start().await;
+        lane.pause(None).await.unwrap();
+        let jobs = (0..30).map(|n| prompt(format!("{n}"))).collect();
+        let jobs = lane.submit_many(jobs).await.unwrap();
+        let last = jobs.into_iter().last().unwrap().unwrap().job_id;
+        lane.resume().await.unwrap();
+        world.until_called(5).await;
+        trap.set(after);
+        completed(&lane, last).await;
+        let status = lane.queue_status().await.unwrap();
+        assert_eq!(status.completed, 30, "{after}");
+        assert!(lane.lane().await.unwrap().generation > 1, "{after}");
+        let stats = world.sim.stats();
+        assert_eq!(stats.peak_in_flight, 1, "{after}");
+        assert_eq!(stats.calls, 30, "{after}: nothing is bought twice");
+    }
+}

@@ -8,7 +8,8 @@
 //!
 //! Three rules carry the whole:
 //!
-//! 1. A slot sends only with a credit, and a credit comes only from its caller's `Ready`.
+//! 1. A slot sends only with a credit, and a credit comes only from its caller's `Ready`; where an answer can't change
+//!    what goes next, its caller may have spent it on that already (`next_up`).
 //! 2. Every attempt is on disk, staged or started, before it is sent. A staged one may be sent
 //!    without waiting for its start to be stored only if that start rides in the transaction that
 //!    settles the attempt before it, and if a commit before has released it: said that it may be sent
@@ -32,6 +33,7 @@ mod blame;
 mod dispatch;
 mod gate;
 mod keys;
+mod next_up;
 mod orders;
 mod outgoing;
 mod parked;

@@ -4,12 +4,23 @@ use ractor::{ActorProcessingErr, call_t};
 
 use super::QueueState;
 use crate::ports::GlmOutcome;
-use crate::protocol::BreakerMsg;
+use crate::protocol::{BreakerMsg, Report};
 use onelane_core::judge::conclude::{Concluded, Finished, SettleContext, conclude};
 use onelane_core::judge::{Blame, BreakerEffect, JudgeContext};
 use onelane_core::life;
-use onelane_core::model::{BreakerSnapshot, BreakerState, Ending, Next, SlotId, Timestamp, limits};
+use onelane_core::model::{
+    BreakerSnapshot, BreakerState, Ending, JobId, Next, SlotId, Timestamp, limits,
+};
 use onelane_core::scheduler::{Effect, LeftOpen};
+
+/// A caller went on with what the lane would not have sent. The disk says what holds: the queue fails and is rebuilt from it.
+fn disagreement(slot: SlotId) -> ActorProcessingErr {
+    format!(
+        "the caller of slot {} went on with what was not its next call",
+        slot.0
+    )
+    .into()
+}
 
 impl QueueState {
     /// A slot is free. A caller that is attached to an earlier queue is no proof: it will be ready again
@@ -18,23 +29,52 @@ impl QueueState {
         &mut self,
         slot: SlotId,
         generation: u64,
-        finished: Option<Box<Finished>>,
+        report: Option<Box<Report>>,
         now: Timestamp,
     ) -> Result<(), ActorProcessingErr> {
         if generation != self.generation {
             return Ok(());
         }
-        let Some(finished) = finished else {
+        let Some(report) = report else {
             return self.step(|scheduler| scheduler.ready(slot, now));
         };
         self.scheduler.outlived(slot);
-        if let Some(task) = self.left_open(slot, &finished) {
+        if let Some(before) = &report.before
+            && let Some(concluded) = self.conclude(slot, before, now)
+        {
+            let breaker = self.ask_breaker(&concluded).await?;
+            self.scheduler
+                .finished_before(slot, concluded, breaker, now);
+        }
+        let finished = &report.last;
+        if let Some(task) = self.left_open(slot, finished) {
             return self.step(|scheduler| scheduler.left_open(slot, task, now));
         }
-        match self.conclude(slot, &finished, now) {
-            Some(concluded) => self.concluded(slot, concluded, now).await,
-            None => self.step(|scheduler| scheduler.ready(slot, now)),
+        match (self.conclude(slot, finished, now), report.went_on_with) {
+            (Some(concluded), Some(with)) => self.went_on(slot, concluded, with, now),
+            (Some(concluded), None) => self.concluded(slot, concluded, now).await,
+            (None, Some(_)) => Err(disagreement(slot)),
+            (None, None) => self.step(|scheduler| scheduler.ready(slot, now)),
         }
+    }
+
+    /// Settles an attempt whose caller has gone on with what lay ready.
+    fn went_on(
+        &mut self,
+        slot: SlotId,
+        concluded: Concluded,
+        with: JobId,
+        now: Timestamp,
+    ) -> Result<(), ActorProcessingErr> {
+        let ending = self.ends_early(slot, &concluded);
+        let effects = self.scheduler.went_on(slot, concluded, with, now);
+        let effects = effects.ok_or_else(|| disagreement(slot))?;
+        if let Some(ending) = ending {
+            self.waiters.completed(&ending);
+        }
+        self.carry_out(effects)?;
+        self.breaker.cast(BreakerMsg::Succeeded { reply: None })?;
+        Ok(())
     }
 
     /// The task of a call that was stopped while GLM holds it, and is to be fetched later.

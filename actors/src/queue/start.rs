@@ -1,6 +1,6 @@
 //! How a queue begins: from what the store holds, attached to the breaker and to the callers.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -64,6 +64,10 @@ impl QueueState {
             breaker: args.breaker,
             callers: args.callers,
             aborts: args.aborts,
+            next_up: args.next_up,
+            laid: None,
+            spare: None,
+            deferred: VecDeque::new(),
             settings,
             scheduler,
             watch: args.watch,

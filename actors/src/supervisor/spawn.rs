@@ -26,6 +26,7 @@ impl SupervisorState {
                 slot: *slot,
                 ports: self.args.ports.clone(),
                 runtime: self.args.runtime.subscribe(),
+                next_up: self.next_up.clone(),
             };
             let (caller, task) =
                 Actor::spawn_linked(None, GlmCallerActor, args, myself.get_cell()).await?;
@@ -86,6 +87,7 @@ impl SupervisorState {
             cost: cost.clone(),
             callers: self.callers.clone(),
             aborts: self.aborts.clone(),
+            next_up: self.next_up.clone(),
             watch: self.args.lane.clone(),
             is_idle: Arc::clone(&is_idle),
             is_stopping: Arc::clone(&self.is_stopping),

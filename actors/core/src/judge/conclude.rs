@@ -41,6 +41,18 @@ pub struct Finished {
     pub outcome: Arc<GlmOutcome>,
 }
 
+impl Finished {
+    /// Whether it ended with an answer of the model that was asked, in one call: nothing that changes what goes next.
+    #[must_use]
+    pub fn is_plain_success(&self, sent_to: &str) -> bool {
+        let GlmOutcome::Answered(answer) = &*self.outcome else {
+            return false;
+        };
+        let other = answer.model.as_deref();
+        self.task.is_none() && other.is_none_or(|name| model_name::is_model(name, sent_to))
+    }
+}
+
 /// An attempt's end, decided: what to store and what it means for lane and breaker.
 #[derive(Debug)]
 pub struct Concluded {

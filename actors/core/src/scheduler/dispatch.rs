@@ -128,6 +128,13 @@ impl Scheduler {
     pub(super) fn may_send(&self, lane: &str, rules: &LaneRules) -> bool {
         // One probe, and nothing beside it.
         let alone = self.is_probing();
+        self.goes_on_sending(lane)
+            && (!alone || self.in_flight() == 0)
+            && self.in_flight_of(lane) < usize::from(self.limit(lane, rules))
+    }
+
+    /// The same, however many calls are open.
+    pub(super) fn goes_on_sending(&self, lane: &str) -> bool {
         let held = self.is_held(lane);
         !self.stopping
             && !self.disk_full
@@ -138,8 +145,6 @@ impl Scheduler {
             && self.breaker.state != BreakerState::Open
             && !held
             && self.unsettled < limits::UNSETTLED_MAX
-            && (!alone || self.in_flight() == 0)
-            && self.in_flight_of(lane) < usize::from(self.limit(lane, rules))
     }
 
     fn expire_deadlines(&mut self, now: Timestamp) {

@@ -9,7 +9,7 @@ use crate::scheduler::slot::Slot;
 
 impl Scheduler {
     /// How many calls a key may have open, where that is fewer than the lanes make.
-    fn cap_of(&self, key: KeyId) -> Option<usize> {
+    pub(super) fn cap_of(&self, key: KeyId) -> Option<usize> {
         let key = self.settings.keys.get(key)?;
         let cap = key.rights.calls_in_flight?;
         (cap < self.settings.slots()).then_some(usize::from(cap))

@@ -83,6 +83,11 @@ impl Recovery {
         self.0.values().filter(|orphan| !orphan.fetch).count()
     }
 
+    /// Whether all that the start found is settled.
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// The job whose outcome is waited for, and whether it was cancelled.
     pub(super) fn awaited(&self, id: JobId, attempt: AttemptNo) -> Option<(&Job, bool)> {
         let orphan = self.0.get(&id)?;

@@ -142,6 +142,10 @@ struct World {
     callers: BTreeMap<SlotId, Option<Arc<Dispatch>>>,
     /// What each caller reports again to a queue that is new to it: how its last call ended.
     last: BTreeMap<SlotId, Finished>,
+    /// How the one before it ended.
+    before: BTreeMap<SlotId, Finished>,
+    /// Whether callers go on with what lies ready.
+    goes_on: bool,
     sent: Vec<(JobId, AttemptNo)>,
     seqs: u64,
     /// The process.
@@ -175,6 +179,8 @@ impl World {
             in_work: VecDeque::new(),
             callers: slots.into_iter().map(|s| (s, None)).collect(),
             last: BTreeMap::new(),
+            before: BTreeMap::new(),
+            goes_on: false,
             sent: Vec::new(),
             seqs: 0,
             instance: Some(1),
@@ -231,28 +237,7 @@ impl World {
     fn carry_out(&mut self, effects: Vec<Effect>) {
         for effect in effects {
             match effect {
-                Effect::Run { slot, dispatch, .. } => {
-                    let attempt = attempt_of(&dispatch);
-                    let on_disk = &self.disk.jobs[&dispatch.job.id];
-                    assert_eq!(
-                        on_disk.open.map(|o| o.no),
-                        Some(attempt),
-                        "an attempt is on disk before it is sent"
-                    );
-                    // What GLM holds as a task is fetched under the same attempt.
-                    if dispatch.job.task.is_none() {
-                        assert!(
-                            !self.sent.contains(&(dispatch.job.id, attempt)),
-                            "an attempt is sent once"
-                        );
-                        self.sent.push((dispatch.job.id, attempt));
-                    }
-                    let caller = self.callers.get_mut(&slot).expect("a caller for the slot");
-                    assert!(caller.is_none(), "a credit is spent once");
-                    *caller = Some(dispatch);
-                    let open = self.callers.values().flatten().count();
-                    assert!(open <= usize::from(self.settings.slots()));
-                }
+                Effect::Run { slot, dispatch, .. } => self.sends(slot, dispatch),
                 Effect::Commit {
                     ticket,
                     transitions,
@@ -270,6 +255,30 @@ impl World {
                 Effect::Retire { .. } => {}
             }
         }
+    }
+
+    /// A caller sends.
+    fn sends(&mut self, slot: SlotId, dispatch: Arc<Dispatch>) {
+        let attempt = attempt_of(&dispatch);
+        let on_disk = &self.disk.jobs[&dispatch.job.id];
+        assert_eq!(
+            on_disk.open.map(|o| o.no),
+            Some(attempt),
+            "an attempt is on disk before it is sent"
+        );
+        // What GLM holds as a task is fetched under the same attempt.
+        if dispatch.job.task.is_none() {
+            assert!(
+                !self.sent.contains(&(dispatch.job.id, attempt)),
+                "an attempt is sent once"
+            );
+            self.sent.push((dispatch.job.id, attempt));
+        }
+        let caller = self.callers.get_mut(&slot).expect("a caller for the slot");
+        assert!(caller.is_none(), "a credit is spent once");
+        *caller = Some(dispatch);
+        let open = self.callers.values().flatten().count();
+        assert!(open <= usize::from(self.settings.slots()));
     }
 
     fn submit(&mut self, priority: i32) -> JobId {
@@ -330,45 +339,83 @@ impl World {
     }
 
     fn end(&mut self, slot: SlotId, outcome: &GlmOutcome) {
-        let Some(dispatch) = self.callers.get_mut(&slot).and_then(Option::take) else {
+        let Some(went_on_with) = self.ends(slot, outcome) else {
             return;
         };
-        let call = (dispatch.job.id, attempt_of(&dispatch));
-        let finished = finished(call, &self.settings, outcome.clone(), self.now);
-        self.last.insert(slot, finished);
-        self.announce(slot);
+        match went_on_with {
+            Some(with) => self.reports(slot, with),
+            None => self.announce(slot),
+        }
     }
 
-    /// A caller is ready, and says how its last call ended.
+    /// A call ends, of which nobody has heard yet. Answers what its caller has gone on with.
+    fn ends(&mut self, slot: SlotId, outcome: &GlmOutcome) -> Option<Option<JobId>> {
+        let dispatch = self.callers.get_mut(&slot).and_then(Option::take)?;
+        let call = (dispatch.job.id, attempt_of(&dispatch));
+        let finished = finished(call, &self.settings, outcome.clone(), self.now);
+        let is_plain = finished.is_plain_success(dispatch.job.sent_to());
+        if let Some(before) = self.last.insert(slot, finished) {
+            self.before.insert(slot, before);
+        }
+        let next = self.lane.next_up().filter(|_| is_plain && self.goes_on);
+        let Some((of, dispatch)) = next else {
+            return Some(None);
+        };
+        assert_eq!(
+            of, slot,
+            "what lies ready is for the caller of the open call"
+        );
+        let with = dispatch.job.id;
+        self.sends(slot, dispatch);
+        Some(Some(with))
+    }
+
+    /// A caller says that it has gone on.
+    fn reports(&mut self, slot: SlotId, with: JobId) {
+        let concluded = self
+            .concluded(slot, &self.last[&slot])
+            .expect("its call was awaited");
+        let effects = self.lane.went_on(slot, concluded, with, self.now);
+        let effects = effects.expect("the lane would have sent the same");
+        let sends = |effect: &Effect| matches!(effect, Effect::Run { .. });
+        assert!(!effects.iter().any(sends), "its credit is spent");
+        self.carry_out(effects);
+    }
+
+    /// What an outcome means, if it is awaited.
+    fn concluded(&self, slot: SlotId, finished: &Finished) -> Option<Concluded> {
+        let (job, cancelled) = self.lane.awaited(slot, finished.job_id, finished.attempt)?;
+        let (lane, model) = self.lane.conditions(job.sent_to());
+        let context = JudgeContext {
+            settings: &self.settings,
+            lane: &lane,
+            model: &model,
+            foreign_answers: self.lane.foreign_answers(),
+            route: self.lane.route(),
+            blame: match &*finished.outcome {
+                GlmOutcome::Failed(failure, _) => self.lane.blame(slot, job, failure),
+                _ => Blame::Unknown,
+            },
+            eased: self.lane.would_ease(slot, self.now),
+            sent_at: finished.started_at,
+            has_fallback: self.lane.has_fallback(&job.model, job.sent_to()),
+            seed: 1,
+            now: self.now,
+        };
+        let on = SettleContext { context, cancelled };
+        Some(conclude(job, finished, &on))
+    }
+
+    /// A caller is ready, and says how its last call ended, and the one before.
     fn announce(&mut self, slot: SlotId) {
-        let awaited = self.last.get(&slot).and_then(|finished| {
-            let awaited = self.lane.awaited(slot, finished.job_id, finished.attempt)?;
-            Some((finished, awaited))
-        });
-        let effects = match awaited {
+        let before = self.before.get(&slot);
+        if let Some(concluded) = before.and_then(|before| self.concluded(slot, before)) {
+            self.lane.finished_before(slot, concluded, None, self.now);
+        }
+        let last = self.last.get(&slot);
+        let effects = match last.and_then(|last| self.concluded(slot, last)) {
             None => self.lane.ready(slot, self.now),
-            Some((finished, (job, cancelled))) => {
-                let (lane, model) = self.lane.conditions(job.sent_to());
-                let context = JudgeContext {
-                    settings: &self.settings,
-                    lane: &lane,
-                    model: &model,
-                    foreign_answers: self.lane.foreign_answers(),
-                    route: self.lane.route(),
-                    blame: match &*finished.outcome {
-                        GlmOutcome::Failed(failure, _) => self.lane.blame(slot, job, failure),
-                        _ => Blame::Unknown,
-                    },
-                    eased: self.lane.would_ease(slot, self.now),
-                    sent_at: finished.started_at,
-                    has_fallback: self.lane.has_fallback(&job.model, job.sent_to()),
-                    seed: 1,
-                    now: self.now,
-                };
-                let on = SettleContext { context, cancelled };
-                let concluded = conclude(job, finished, &on);
-                self.lane.finished(slot, concluded, None, self.now)
-            }
+            Some(concluded) => self.lane.finished(slot, concluded, None, self.now),
         };
         self.carry_out(effects);
     }
@@ -439,6 +486,7 @@ impl World {
             *caller = None;
         }
         self.last.clear();
+        self.before.clear();
         self.recover();
         for slot in self.callers.keys().copied().collect::<Vec<_>>() {
             self.tell(|lane, now| lane.ready(slot, now));
@@ -778,6 +826,8 @@ fn an_outcome_that_the_store_lost_is_not_held_against_its_job() {
     // The next call is on its way when the commit of the first outcome fails.
     world.end(SlotId(0), &answered());
     world.in_work.clear();
+    // It was followed by more outcomes than the two that its caller tells again.
+    world.last.clear();
     world.recover();
     world.lane.outlived(SlotId(0));
     world.call_ends(&answered());
@@ -787,6 +837,21 @@ fn an_outcome_that_the_store_lost_is_not_held_against_its_job() {
     world.runs([first], "it is called again");
     world.crash();
     assert_eq!(world.disk.jobs[&first].interruptions, 1, "a crash counts");
+    world.finish();
+}
+
+#[test]
+fn an_outcome_that_the_store_lost_is_told_again_with_the_next_one() {
+    let mut world = World::new(1);
+    let [first, second] = world.submit_all([0, 0]);
+    // The next call is on its way when the commit of the first outcome fails.
+    world.end(SlotId(0), &answered());
+    world.restart_store(0);
+    world.call_ends(&answered());
+    for job in [first, second] {
+        assert_eq!(world.status_of(job), JobStatus::Completed);
+    }
+    assert_eq!(world.sent.len(), 2, "nothing is bought twice");
     world.finish();
 }
 
@@ -903,6 +968,8 @@ enum Op {
     RestartQueue,
     RestartStore(usize),
     CallerDies(usize),
+    /// A call ends well, its caller goes on where it may, and the queue fails before it hears of it.
+    EndsUnheard(usize),
 }
 
 fn op() -> impl Strategy<Value = Op> {
@@ -920,6 +987,7 @@ fn op() -> impl Strategy<Value = Op> {
         1 => Just(Op::RestartQueue),
         1 => (0_usize..3).prop_map(Op::RestartStore),
         1 => (0_usize..4).prop_map(Op::CallerDies),
+        1 => (0_usize..4).prop_map(Op::EndsUnheard),
     ]
 }
 
@@ -964,11 +1032,18 @@ fn perform(world: &mut World, op: Op) {
         Op::Crash => world.crash(),
         Op::RestartQueue => world.restart_queue(),
         Op::RestartStore(kept) => world.restart_store(kept),
+        Op::EndsUnheard(pick) => {
+            if let Some(slot) = world.busy_slot(pick) {
+                let _ = world.ends(slot, &answered());
+                world.restart_queue();
+            }
+        }
         Op::CallerDies(pick) => {
             // The call is lost with its caller; queue and later actors restart with it.
             if let Some(slot) = world.busy_slot(pick) {
                 world.callers.insert(slot, None);
                 world.last.remove(&slot);
+                world.before.remove(&slot);
                 world.restart_queue();
             }
         }
@@ -981,14 +1056,123 @@ proptest! {
     #[test]
     fn whatever_happens_the_books_are_right(
         concurrency in 1_u16..4,
+        goes_on: bool,
         ops in proptest::collection::vec(op(), 0..120),
     ) {
         let mut world = World::new(concurrency);
+        world.goes_on = goes_on;
         for op in ops {
             perform(&mut world, op);
         }
         world.finish();
     }
+
+    #[test]
+    fn what_lies_ready_is_what_the_lane_would_send(
+        ops in proptest::collection::vec(op(), 0..160),
+    ) {
+        let (mut asks, mut goes_on) = (World::new(1), World::new(1));
+        goes_on.goes_on = true;
+        for op in ops {
+            perform(&mut asks, op.clone());
+            perform(&mut goes_on, op.clone());
+            if matches!(op, Op::EndsUnheard(_)) {
+                // Only one of them has sent its next call already.
+                break;
+            }
+            prop_assert_eq!(&asks.sent, &goes_on.sent);
+            prop_assert_eq!(asks.running(), goes_on.running());
+        }
+        goes_on.finish();
+    }
+}
+
+/// A lane whose caller goes on by itself: two jobs came, the first one is sent, the second lies ready.
+fn with_one_ready() -> World {
+    let mut world = World::new(1);
+    world.goes_on = true;
+    world.submit_all([0, 0]);
+    assert_eq!(world.running(), [id(1)]);
+    let (slot, next) = world.lane.next_up().expect("the next call");
+    assert_eq!((slot, next.job.id), (SlotId(0), id(2)));
+    world
+}
+
+#[test]
+fn a_caller_goes_on_with_what_lies_ready_and_both_are_stored_in_one_commit() {
+    let mut world = with_one_ready();
+    world.end(SlotId(0), &answered());
+    world.runs([id(2)], "before anybody was asked");
+    let (_, commit) = world.in_work.pop_front().expect("one commit");
+    assert!(world.in_work.is_empty());
+    let settled =
+        |change: &Transition| matches!(change, Transition::Settle(end) if end.job_id == id(1));
+    let started = |change: &Transition| matches!(change, Transition::Start { job_id, .. } if *job_id == id(2));
+    assert!(commit.iter().any(settled) && commit.iter().any(started));
+}
+
+#[test]
+fn nothing_lies_ready_that_something_else_may_come_before() {
+    let none = |change: fn(&mut World), why: &str| {
+        let mut world = with_one_ready();
+        change(&mut world);
+        world.ack_all();
+        assert!(world.lane.next_up().is_none(), "{why}");
+    };
+    none(
+        |world| world.tell(|lane, now| lane.pause(None, now)),
+        "a pause",
+    );
+    none(
+        |world| {
+            world.cancel(id(1));
+        },
+        "its call is being closed",
+    );
+    none(
+        |world| {
+            world.cancel(id(2));
+        },
+        "it is given up",
+    );
+    none(
+        |world| world.tell(|lane, now| lane.drain(now)),
+        "a shutdown",
+    );
+    none(
+        |world| world.tell(|lane, now| lane.disk(true, now)),
+        "a full disk",
+    );
+    none(
+        |world| world.configure(|settings| settings.lane.rules.pace.requests_per_minute = 60),
+        "a pace",
+    );
+}
+
+#[test]
+fn a_more_urgent_job_lies_ready_in_the_place_of_the_one_before() {
+    let mut world = with_one_ready();
+    let urgent = world.submit(5);
+    assert!(world.lane.next_up().is_none(), "it is not on record yet");
+    world.ack_all();
+    let (_, next) = world.lane.next_up().expect("the next call");
+    assert_eq!(next.job.id, urgent);
+}
+
+#[test]
+fn what_a_caller_did_by_itself_outlives_the_queue_that_did_not_hear_of_it() {
+    let mut world = with_one_ready();
+    assert_eq!(world.ends(SlotId(0), &answered()), Some(Some(id(2))));
+    world.restart_queue();
+    world.ack_all();
+    assert_eq!(world.running(), [id(2)]);
+    world.call_ends(&answered());
+    for job in [1, 2] {
+        assert_eq!(world.status_of(id(job)), JobStatus::Completed);
+        assert_eq!(world.disk.jobs[&id(job)].attempts, AttemptNo(1));
+    }
+    assert_eq!(world.sent.len(), 2, "nothing is bought twice");
+    world.finish();
 }
 
 #[test]

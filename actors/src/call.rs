@@ -1,0 +1,291 @@
+//! Making one call: what a caller does with an order, from the settings that it was sent with to what came of it.
+
+use std::sync::{Arc, OnceLock};
+
+use ractor::rpc::CallResult;
+use tokio::sync::watch;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use crate::Ports;
+use crate::marks::{Marks, millis};
+use crate::ports::{GlmCall, GlmOutcome, Issued, TaskOutcome};
+use crate::protocol::{CommitReply, CommitRequest, RunOrder, StoreMsg};
+use crate::relay::Relay;
+use crate::runtime::Runtime;
+use onelane_core::judge::conclude::Finished;
+use onelane_core::model::model_name::is_model;
+use onelane_core::model::{
+    AsyncTask, AttemptPhase, Dispatch, Job, Parts, Sessions, Timestamp, Transition, Usage, limits,
+};
+use onelane_core::money::estimate;
+use onelane_core::scheduler::slot::attempt_of;
+
+/// The parts with those before the call was sent: what its attempt waited for since it was put on record.
+fn before_it(job: &Job, sent: Timestamp, parts: Parts) -> Parts {
+    let waited = job.open.map(|open| (open.phase, sent.since(open.at)));
+    match waited {
+        // A task that is fetched was sent long ago.
+        _ if job.task.is_some() => parts,
+        Some((AttemptPhase::Staged, ms)) => Parts {
+            staged_ms: Some(ms),
+            ..parts
+        },
+        Some((AttemptPhase::Started, ms)) => Parts {
+            commit_ms: Some(ms),
+            ..parts
+        },
+        None => parts,
+    }
+}
+
+/// The relay of an open call, which ends with the call, however that ends.
+struct Told(Option<Arc<Relay>>);
+
+impl Told {
+    /// Answers the relay, if somebody may have read of it.
+    fn end(mut self) -> Option<Arc<Relay>> {
+        let relay = self.0.take().filter(|relay| relay.is_open());
+        relay.inspect(|relay| relay.give_up())
+    }
+}
+
+impl Drop for Told {
+    fn drop(&mut self) {
+        if let Some(relay) = &self.0 {
+            relay.give_up();
+        }
+    }
+}
+
+/// What calls are made with.
+pub(crate) struct CallMaker {
+    pub(crate) ports: Ports,
+    /// Where the store of the moment is found: a task's id must be on disk before its answer is waited
+    /// for, whichever actors were restarted meanwhile.
+    pub(crate) runtime: watch::Receiver<Runtime>,
+}
+
+impl CallMaker {
+    /// Makes the call.
+    pub(crate) async fn run(&self, order: RunOrder) -> Finished {
+        let RunOrder {
+            dispatch,
+            settings,
+            abort,
+        } = order;
+        let attempt = attempt_of(&dispatch);
+        let job = &dispatch.job;
+        let now = self.ports.clock.now();
+        let is_async_model = |model: &String| is_model(model, job.sent_to());
+        let wants_task = settings.glm.async_models.iter().any(is_async_model);
+        let is_async = job.task.is_some() || (wants_task && job.face.has_tasks());
+        let mut timeouts = settings.glm.timeouts;
+        if is_async {
+            // A task that is given up goes on at GLM and is bought again: it takes as long as GLM takes.
+            timeouts.total_ms = timeouts.total_ms.max(limits::TASK_MS_MAX);
+        }
+        let configured_ms = timeouts.total_ms;
+        if let Some(ms) = job.timeout_ms {
+            timeouts.total_ms = ms;
+        }
+        if let Some(deadline) = job.deadline {
+            timeouts.total_ms = timeouts.total_ms.min(deadline.since(now).max(1));
+        }
+        let bounded_by_job = timeouts.total_ms < configured_ms;
+        let begun = Instant::now();
+        // A task has no pieces.
+        let streams = !is_async && dispatch.request.streams();
+        let relay = streams.then(|| self.ports.relays.to_write(job.id, begun));
+        let told = Told(relay.clone());
+        let call_ids = Arc::new(OnceLock::new());
+        let marks = Arc::new(Marks::default());
+        let call = GlmCall {
+            job_id: job.id,
+            attempt,
+            request_id: job.request_id(attempt),
+            endpoint: settings.glm.endpoint(),
+            model: job.spelling(&settings.glm).to_owned(),
+            request: Arc::clone(&dispatch.request),
+            max_tokens: settings.glm.max_tokens,
+            temperature: settings.glm.temperature,
+            timeouts,
+            poll_ms: settings.glm.async_poll_ms,
+            streams,
+            relay,
+            headers: job.headers.clone(),
+            call_ids: Arc::clone(&call_ids),
+            marks: Arc::clone(&marks),
+            reuse: settings.glm.reuse,
+            session: job.session_at_glm(settings.gateway.sessions).cloned(),
+            issued: Issued::of(Arc::clone(&self.ports.store)),
+        };
+        let endpoint = if is_async {
+            self.ports.glm.task_url(&settings.glm.endpoint())
+        } else {
+            self.ports.glm.url(&settings.glm.endpoint(), job.face)
+        };
+        let (outcome, task) = if abort.is_cancelled() {
+            // A task was handed over by an earlier caller.
+            let outcome = match &job.task {
+                Some(_) => GlmOutcome::Aborted,
+                None => GlmOutcome::NotSent,
+            };
+            (outcome, job.task.clone())
+        } else if is_async {
+            self.run_as_task(job, call, abort).await
+        } else {
+            (self.ports.glm.call(call, abort).await, None)
+        };
+        if let GlmOutcome::Answered(answer) = &outcome
+            && settings.gateway.sessions == Sessions::Derive
+        {
+            self.ports.conversations.note(job, answer);
+        }
+        let told = told.end();
+        let delivered = told.is_some();
+        let first_token_ms = told.as_ref().and_then(|relay| relay.first_token_ms());
+        let seen = match is_async {
+            // Several calls are made for a task: no moment of one of them is that of the answer.
+            true => Parts::default(),
+            false => marks.parts(begun),
+        };
+        let parts = Parts {
+            first_token_ms,
+            ..seen
+        };
+        let parts = before_it(job, now, parts);
+        let response_time_ms = millis(begun, Instant::now());
+        let estimate = match &told {
+            Some(relay) => self.estimate(&dispatch, relay).await,
+            None => None,
+        };
+        if let Some(relay) = told.filter(|_| job.bound_to.is_none()) {
+            self.ports.relays.keep(job.id, relay);
+        }
+        Finished {
+            job_id: job.id,
+            attempt,
+            endpoint,
+            settings,
+            bounded_by_job,
+            delivered,
+            estimate,
+            call_ids: call_ids.get().cloned().unwrap_or_default(),
+            task,
+            started_at: now,
+            response_time_ms,
+            parts,
+            outcome: Arc::new(outcome),
+        }
+    }
+
+    /// What a call comes to that ended in the middle of its streamed answer, by our own count.
+    async fn estimate(&self, dispatch: &Dispatch, relay: &Arc<Relay>) -> Option<Usage> {
+        relay.said()?;
+        let (request, relay) = (Arc::clone(&dispatch.request), Arc::clone(relay));
+        let model = dispatch.job.sent_to().to_owned();
+        let tokens = self.ports.tokens.clone();
+        let count = move || {
+            let said = relay.said().unwrap_or_default();
+            match &tokens {
+                Some(tokens) => estimate::delivered(&request, &model, said, &**tokens),
+                None => estimate::delivered(&request, &model, said, &estimate::Rough),
+            }
+        };
+        self.ports.fault_points.off_the_workers(count).await.ok()
+    }
+
+    /// Hands the call over as a task, or takes up the one that an earlier caller handed over, and waits
+    /// for its answer. Answers the task that GLM holds it as, too.
+    async fn run_as_task(
+        &self,
+        job: &Job,
+        mut call: GlmCall,
+        abort: CancellationToken,
+    ) -> (GlmOutcome, Option<AsyncTask>) {
+        let begun = Instant::now();
+        let account = call.endpoint.digest();
+        let task = match job.task.clone() {
+            // The key was changed while the task waited for its slot: no key can fetch it any more, and
+            // it was maybe billed.
+            Some(task) if task.account != account => return (GlmOutcome::Aborted, None),
+            Some(task) => task,
+            None => match self
+                .ports
+                .glm
+                .submit_task(call.clone(), abort.clone())
+                .await
+            {
+                TaskOutcome::Accepted(id) => {
+                    let task = AsyncTask {
+                        id,
+                        account,
+                        left_open: false,
+                    };
+                    let is_stored = self.store_task(&call, task.clone(), &abort).await;
+                    // Stored or about to be: GLM holds it, and a shutdown must not give it up.
+                    if !is_stored {
+                        return (GlmOutcome::Aborted, Some(task));
+                    }
+                    task
+                }
+                TaskOutcome::Failed(failure, usage) => {
+                    return (GlmOutcome::Failed(failure, usage), None);
+                }
+                TaskOutcome::Aborted => return (GlmOutcome::Aborted, None),
+                TaskOutcome::NotSent => return (GlmOutcome::NotSent, None),
+            },
+        };
+        let spent_ms = millis(begun, Instant::now());
+        call.timeouts.total_ms = call.timeouts.total_ms.saturating_sub(spent_ms).max(1);
+        let outcome = self
+            .ports
+            .glm
+            .fetch_task(call, task.id.clone(), abort)
+            .await;
+        (outcome, Some(task))
+    }
+
+    /// Puts a task on disk, asking again while the supervisor restarts the actors. `false`: the call was to
+    /// be closed meanwhile.
+    async fn store_task(&self, call: &GlmCall, task: AsyncTask, abort: &CancellationToken) -> bool {
+        let note = Transition::Task {
+            job_id: call.job_id,
+            attempt: call.attempt,
+            task,
+        };
+        let mut runtime = self.runtime.clone();
+        let stored = async {
+            loop {
+                let (refs, stopped) = {
+                    let runtime = runtime.borrow_and_update();
+                    (runtime.refs.clone(), runtime.stopped.is_some())
+                };
+                if stopped {
+                    return false;
+                }
+                if let Some(refs) = refs {
+                    let request = |port| {
+                        StoreMsg::Commit(CommitRequest {
+                            transitions: vec![note.clone()],
+                            reply: CommitReply::Port(port),
+                        })
+                    };
+                    let answer = refs.store.call(request, None).await;
+                    if matches!(answer, Ok(CallResult::Success(Ok(_)))) {
+                        return true;
+                    }
+                }
+                if runtime.changed().await.is_err() {
+                    return false;
+                }
+            }
+        };
+        tokio::select! {
+            biased;
+            () = abort.cancelled() => false,
+            stored = stored => stored,
+        }
+    }
+}
