@@ -11,15 +11,17 @@ use onelane_actors::relay::{RelayEnd, RelayReader};
 use onelane_core::model::{AttemptNo, Failure, json};
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
+use warp::http::StatusCode;
 
 use super::Api;
 use super::answer::{EVENT_STREAM, Pieces, Reply};
 use super::edit::{Edit, place};
-use super::ended::{self, stated};
+use super::ended::{self, Stated, stated};
 use super::keepalive::kept_alive;
 use super::principal::Principal;
 use super::request_id::RequestId;
 use super::response::{Ours, object};
+use super::response_error;
 use super::sse::{Event, Whole};
 use super::standing::while_key_opens;
 use crate::error::Error;
@@ -181,8 +183,7 @@ impl Telling {
         let last = self.next.saturating_sub(1);
         let n = self.after.map_or(last, |after| after.max(last));
         let message = "onelane is shutting down, and goes on with the response when it is back; ask for it again";
-        let data = json!({"type": "error", "sequence_number": n, "code": "503", "message": message, "param": null});
-        format!("event: error\ndata: {data}\n\n")
+        response_error::event(n, StatusCode::SERVICE_UNAVAILABLE, "503", message, None)
     }
 
     /// That GLM's stream ends here and is not whole.
@@ -190,10 +191,8 @@ impl Telling {
         let Some(n) = self.count() else {
             return String::new();
         };
-        let code = stated(failure).code;
-        let data = json!({"type": "error", "sequence_number": n, "code": code,
-            "message": failure.message, "param": null});
-        format!("event: error\ndata: {data}\n\n")
+        let Stated { fault, code, .. } = stated(failure);
+        response_error::event(n, fault, code, &failure.message, None)
     }
 }
 

@@ -20,6 +20,7 @@ use super::body::Body;
 use super::input::{Ignored, Input, Nothing};
 use super::principal::Principal;
 use super::problem::{Kind, Problem};
+use super::standing::why_closed;
 use super::upload::{self, PURPOSE};
 use crate::orchestrator::Orchestrator;
 
@@ -321,20 +322,33 @@ pub(super) async fn content(
         return Err(busy());
     };
     let (sender, parts) = mpsc::channel(1);
-    let lane = api.lane.clone();
+    let (lane, key, clock) = (
+        api.lane.clone(),
+        input.principal.key_id(),
+        Arc::clone(&api.clock),
+    );
     tokio::spawn(async move {
-        copy(source, &lane, &sender).await;
+        let why_cut = || key.and_then(|key| why_closed(&lane, key, clock.now()));
+        copy(source, &lane, why_cut, &sender).await;
         drop(right);
     });
     Ok(Content(parts))
 }
 
-async fn copy(mut source: Source, lane: &Orchestrator, parts: &mpsc::Sender<io::Result<Bytes>>) {
+/// Hands a file on part by part, as long as its reader's key opens: then it breaks off, so that nobody takes the rest
+/// for the end.
+async fn copy(
+    mut source: Source,
+    lane: &Orchestrator,
+    why_cut: impl Fn() -> Option<String>,
+    parts: &mpsc::Sender<io::Result<Bytes>>,
+) {
     loop {
-        let part = match source.next(lane).await {
-            Ok(Some(part)) => Ok(part.into()),
-            Ok(None) => return,
-            Err(problem) => Err(io::Error::other(problem.detail().to_owned())),
+        let part = match (why_cut(), source.next(lane).await) {
+            (Some(why), _) => Err(io::Error::other(why)),
+            (None, Ok(Some(part))) => Ok(part.into()),
+            (None, Ok(None)) => return,
+            (None, Err(problem)) => Err(io::Error::other(problem.detail().to_owned())),
         };
         let is_over = part.is_err();
         if parts.send(part).await.is_err() || is_over {

@@ -21,6 +21,7 @@ use super::keepalive::kept_alive;
 use super::live;
 use super::problem::{Kind, Problem};
 use super::request_id::RequestId;
+use super::response_error::NextNumber;
 use super::sse::Numbered;
 use super::standing::while_key_opens;
 use super::submission::header_text;
@@ -151,6 +152,7 @@ pub(super) async fn stream(
                 Reading {
                     reader,
                     numbered,
+                    number: NextNumber::default(),
                     face,
                     request: input.id.clone(),
                 },
@@ -185,6 +187,7 @@ fn no_stream(id: JobId, why: &str) -> Problem {
 struct Reading {
     reader: RelayReader,
     numbered: Numbered<Telling>,
+    number: NextNumber,
     face: Face,
     request: RequestId,
 }
@@ -198,10 +201,15 @@ fn pieces(first: String, reading: Reading) -> Pieces {
         let mut reading = reading?;
         loop {
             let (piece, has_ended) = match reading.reader.next().await {
-                Ok(piece) => (piece, false),
+                Ok(piece) => {
+                    reading.number.saw(reading.face, &piece);
+                    (piece, false)
+                }
                 Err(RelayEnd::Whole) => return None,
                 Err(RelayEnd::Cut(failure)) => {
-                    (live::cut(reading.face, &reading.request, &failure), true)
+                    let number = reading.number.get();
+                    let end = live::cut(reading.face, &reading.request, &failure, number);
+                    (end, true)
                 }
             };
             let told = Bytes::from(reading.numbered.piece(&piece));

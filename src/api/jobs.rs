@@ -19,6 +19,7 @@ use super::listed::Listed;
 use super::pages::{NextCursor, Page};
 use super::problem::{Each, Elements, Problem};
 use super::query::Wait;
+use super::standing::await_while_key_opens;
 use super::submission::{Submissions, idempotency_key};
 use super::{Api, passed};
 use crate::error::Error;
@@ -298,11 +299,14 @@ pub(super) async fn read(
     api.check_own(&input.principal, id).await?;
     let ended = match input.query.wait {
         None => None,
-        Some(Wait(limit)) => match api.lane.wait_for(id, limit).await {
-            Ok(record) => Some(record),
-            Err(Error::WaitTimeout(_)) => None,
-            Err(error) => return Err(error.into()),
-        },
+        Some(Wait(limit)) => {
+            let waited_for = api.lane.wait_for(id, limit);
+            match await_while_key_opens(&api, &input.principal, waited_for).await? {
+                Ok(record) => Some(record),
+                Err(Error::WaitTimeout(_)) => None,
+                Err(error) => return Err(error.into()),
+            }
+        }
     };
     let (record, reason) = match ended {
         Some(record) => (record, None),

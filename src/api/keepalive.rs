@@ -16,6 +16,7 @@ use warp::http::StatusCode;
 use super::answer::{EVENT_STREAM, Pieces, Reply, Told};
 use super::problem::Dialect;
 use super::request_id::RequestId;
+use super::response_error;
 use super::sse::Boundaries;
 
 /// Nothing to whoever reads events.
@@ -82,22 +83,34 @@ fn events(face: Face, reply: Reply, request: &RequestId) -> Pieces {
     match reply.into_told() {
         Told::Events(pieces) => pieces,
         Told::Whole(status, body) => {
-            let event = as_event(face, status, &body, request);
+            let event = as_event(face, status, &body, request, 0);
             Box::pin(stream::once(std::future::ready(Ok(event))))
         }
     }
 }
 
-/// A whole answer or a refusal as an event of a stream that has begun; `None`: it is a stream itself.
-pub(super) fn in_stream(face: Face, reply: Reply, request: &RequestId) -> Option<Bytes> {
+/// A whole answer or a refusal as an event of a stream that has begun, with this number where events have one; `None`: it
+/// is a stream itself.
+pub(super) fn in_stream(
+    face: Face,
+    reply: Reply,
+    request: &RequestId,
+    number: u64,
+) -> Option<Bytes> {
     match reply.into_told() {
         Told::Events(_) => None,
-        Told::Whole(status, body) => Some(as_event(face, status, &body, request)),
+        Told::Whole(status, body) => Some(as_event(face, status, &body, request, number)),
     }
 }
 
 /// What would have been a whole answer or a refusal with a status, as an event of a stream that has begun.
-fn as_event(face: Face, status: StatusCode, body: &[u8], request: &RequestId) -> Bytes {
+fn as_event(
+    face: Face,
+    status: StatusCode,
+    body: &[u8],
+    request: &RequestId,
+    number: u64,
+) -> Bytes {
     let text = String::from_utf8_lossy(body);
     let is_json = serde_json::from_str::<serde::de::IgnoredAny>(&text).is_ok();
     let body = match is_json {
@@ -114,10 +127,16 @@ fn as_event(face: Face, status: StatusCode, body: &[u8], request: &RequestId) ->
         (Face::Messages, false) => format!("event: error\n{data}\n"),
         (Face::Responses, false) => {
             let told: Value = serde_json::from_str(&body).unwrap_or_default();
-            let of = |name: &str| told.pointer(&format!("/error/{name}")).cloned();
-            let event = serde_json::json!({"type": "error", "sequence_number": null, "code": of("code"),
-                "message": of("message"), "param": of("param")});
-            format!("event: error\ndata: {event}\n\n")
+            // GLM may say it with a number, or not at all: clients want a text.
+            let of = |name: &str| match told.pointer(&format!("/error/{name}"))? {
+                Value::Null => None,
+                Value::String(text) => Some(text.clone()),
+                other => Some(other.to_string()),
+            };
+            let code = of("code").unwrap_or_else(|| status.as_u16().to_string());
+            let message = of("message").unwrap_or_else(|| body.clone());
+            let param = of("param");
+            response_error::event(number, status, &code, &message, param.as_deref())
         }
     }
     .into()
@@ -135,6 +154,41 @@ mod tests {
         let all = kept_alive(Box::pin(pieces), Duration::from_millis(every_ms));
         let all: Vec<Bytes> = all.map(|piece| piece.unwrap_or_default()).collect().await;
         String::from_utf8_lossy(&all.concat()).into_owned()
+    }
+
+    #[test]
+    fn a_refusal_in_the_stream_of_a_response_is_one_that_strict_clients_read() {
+        for (body, code, message) in [
+            (
+                r#"{"error":{"code":"1210","message":"m","param":"input"}}"#,
+                "1210",
+                "m",
+            ),
+            (
+                r#"{"error":{"code":1210,"message":null}}"#,
+                "1210",
+                r#"{"error":{"code":1210,"message":null}}"#,
+            ),
+            ("[1]", "400", "[1]"),
+            ("words", "400", "words"),
+        ] {
+            let (status, request) = (StatusCode::BAD_REQUEST, RequestId::default());
+            let event = as_event(Face::Responses, status, body.as_bytes(), &request, 3);
+            let event = String::from_utf8(event.to_vec()).unwrap();
+            let data = event.strip_prefix("event: error\ndata: ").unwrap();
+            let told: Value = serde_json::from_str(data.trim_end()).unwrap();
+            assert_eq!(
+                (&told["type"], &told["sequence_number"]),
+                (&"error".into(), &3.into())
+            );
+            assert_eq!(told["error"]["type"], "invalid_request_error");
+            for error in [&told, &told["error"]] {
+                assert_eq!(
+                    (&error["code"], &error["message"]),
+                    (&code.into(), &message.into())
+                );
+            }
+        }
     }
 
     #[tokio::test(start_paused = true)]

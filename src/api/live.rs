@@ -14,6 +14,7 @@ use super::ended::{ATTEMPTS, JOB, MODEL, Stated, stated};
 use super::keepalive::kept_alive;
 use super::problem::Dialect;
 use super::request_id::RequestId;
+use super::response_error::{self, NextNumber};
 use crate::glm::ends;
 use crate::orchestrator::attend::Begun;
 
@@ -37,29 +38,37 @@ pub(super) fn headed(job_id: JobId, head: &RelayHead, pieces: Pieces) -> Reply {
 }
 
 fn pieces(face: Face, begun: Begun, request: RequestId) -> Pieces {
-    let next = move |reading: Option<(Begun, RequestId)>| async move {
-        let (mut begun, request) = reading?;
+    let next = move |reading: Option<(Begun, RequestId, NextNumber)>| async move {
+        let (mut begun, request, mut number) = reading?;
         match begun.reader.next().await {
             Ok(piece) => {
+                number.saw(face, &piece);
                 if ends(face, &piece) {
                     begun.taken();
                 }
-                Some((Ok(piece), Some((begun, request))))
+                Some((Ok(piece), Some((begun, request, number))))
             }
             Err(end) => {
                 begun.taken();
                 match end {
                     RelayEnd::Whole => None,
-                    RelayEnd::Cut(failure) => Some((Ok(cut(face, &request, &failure)), None)),
+                    RelayEnd::Cut(failure) => {
+                        let end = cut(face, &request, &failure, number.get());
+                        Some((Ok(end), None))
+                    }
                 }
             }
         }
     };
-    Box::pin(stream::unfold(Some((begun, request)), next))
+    Box::pin(stream::unfold(
+        Some((begun, request, NextNumber::default())),
+        next,
+    ))
 }
 
-/// That a stream ends here and is not whole, in the stream's own form. An event may have been cut in the middle.
-pub(super) fn cut(face: Face, request: &RequestId, failure: &Failure) -> Bytes {
+/// That a stream ends here and is not whole, in the stream's own form and under this number where events have one. An
+/// event may have been cut in the middle.
+pub(super) fn cut(face: Face, request: &RequestId, failure: &Failure, number: u64) -> Bytes {
     let Stated { fault, code, .. } = stated(failure);
     let dialect = Dialect::of_face(face);
     let body = dialect.error_body(fault, code, &failure.message, None, request);
@@ -67,9 +76,8 @@ pub(super) fn cut(face: Face, request: &RequestId, failure: &Failure) -> Bytes {
         Face::Chat | Face::Embeddings => format!("\n\ndata: {body}\n\n"),
         Face::Messages => format!("\n\nevent: error\ndata: {body}\n\n"),
         Face::Responses => {
-            let event = serde_json::json!({"type": "error", "sequence_number": null, "code": code,
-                "message": failure.message, "param": null});
-            format!("\n\nevent: error\ndata: {event}\n\n")
+            let event = response_error::event(number, fault, code, &failure.message, None);
+            format!("\n\n{event}")
         }
     }
     .into()
@@ -90,7 +98,7 @@ mod tests {
                 ..Failure::new(FailureClass::ServerTransient, code, "m")
             };
             for face in [Face::Chat, Face::Messages, Face::Responses] {
-                let event = cut(face, &RequestId::default(), &failure);
+                let event = cut(face, &RequestId::default(), &failure, 7);
                 let event = String::from_utf8(event.to_vec()).unwrap();
                 let data = event.trim_end().rsplit("data: ").next().unwrap();
                 let told: Value = serde_json::from_str(data).unwrap();
@@ -100,8 +108,12 @@ mod tests {
                 };
                 assert_eq!(error["code"], want_code, "{event}");
                 assert_eq!(error["message"], "m");
-                if face != Face::Responses {
-                    assert_eq!(error["type"], want, "{event}");
+                // Of a response it is told in either of the places where clients look for it.
+                assert_eq!(told["error"]["type"], want, "{event}");
+                if face == Face::Responses {
+                    assert_eq!(told["error"]["code"], want_code, "{event}");
+                    assert_eq!(told["error"]["message"], "m");
+                    assert_eq!(told["sequence_number"], 7);
                 }
             }
         };

@@ -81,6 +81,7 @@ mod rates;
 mod reference;
 mod request_id;
 mod response;
+mod response_error;
 mod responses;
 mod room;
 mod scrape;

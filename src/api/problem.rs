@@ -19,7 +19,7 @@ use crate::model::{BudgetRefusal, HoldKind, OverRate, Timestamp, WaitReason};
 
 pub(super) use faults::{Faults, FieldError};
 pub(crate) use kind::Kind;
-pub(super) use rendering::{Dialect, GlmErrorBody, ProblemBody};
+pub(super) use rendering::{Dialect, GlmErrorBody, ProblemBody, openai_kind};
 
 /// The media type of a problem.
 pub(super) const PROBLEM: &str = "application/problem+json";

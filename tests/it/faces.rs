@@ -457,6 +457,8 @@ async fn a_stream_that_is_cut_is_told_in_the_form_of_its_face() {
     let last = events(&reply.text).pop().expect("an event");
     assert_eq!(last["type"], "error");
     assert!(!last["message"].as_str().unwrap().is_empty(), "{last}");
+    assert_eq!(last["error"]["message"], last["message"]);
+    assert_eq!(last["error"]["type"], "api_error");
     assert_eq!(
         upstream.seen().len(),
         2,

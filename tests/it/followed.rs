@@ -288,3 +288,31 @@ async fn a_key_that_is_revoked_reads_no_further_although_nothing_comes() {
     drop((tell, api));
     stop(lane, 1_000).await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_key_that_is_revoked_waits_for_no_job_any_more() {
+    let (world, lane, api) = served().await;
+    let blocker = world.block(&lane).await;
+    let made = lane.create_key(NewKey::named("waits")).await.unwrap();
+    let (key, text) = (made.known.id, made.text.expose().to_owned());
+    let job = json!({"prompt": "secret"}).to_string();
+    let job = api.posting("/api/glm/jobs", job).bearer_auth(&text);
+    let id = Api::send(job).await.expect(202)["id"].clone();
+    let path = format!("/api/glm/jobs/{}?wait=5m", id.as_str().unwrap());
+    let waits = Api::send(api.request(Method::GET, &path).bearer_auth(&text));
+    let (refused, ()) = tokio::join!(waits, async {
+        until("somebody waits", async || {
+            api.metrics().await["server"]["requests"] == 1
+        })
+        .await;
+        lane.revoke_key(key).await.unwrap();
+    });
+    let why = refused.expect(401)["detail"].as_str().unwrap().to_owned();
+    assert!(why.contains("was revoked at"), "{why}");
+    // What it handed in goes on.
+    lane.cancel(blocker).await.unwrap();
+    let id = id.as_str().unwrap().parse().unwrap();
+    ended(&lane, id, JobStatus::Completed).await;
+    drop(api);
+    stop(lane, 1_000).await;
+}

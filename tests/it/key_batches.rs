@@ -178,6 +178,37 @@ async fn a_key_uses_its_own_files_and_batches_and_those_of_others_are_not_there(
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_key_that_is_revoked_reads_no_file_to_its_end() {
+    // More than the system keeps on the way.
+    const BYTES: usize = 32 * 1024 * 1024;
+    let world = HttpLane::new();
+    let lane = world.start().await;
+    let api = serve(&world, &lane).await;
+    let one = Client::new(&api, &lane).await;
+    let file = one.upload(&"x".repeat(BYTES)).await;
+    let path = format!("/v1/files/{file}/content");
+    let whole = one.get(&path).await;
+    assert_eq!((whole.status, whole.text.len()), (200, BYTES));
+
+    let mut content = one.request(Method::GET, &path).send().await.unwrap();
+    let mut read = content.chunk().await.unwrap().expect("some of it").len();
+    lane.revoke_key(one.id.unwrap()).await.unwrap();
+    // It breaks off, and does not end as if that were all.
+    let broken = loop {
+        match content.chunk().await {
+            Ok(Some(more)) => read += more.len(),
+            Ok(None) => break false,
+            Err(_) => break true,
+        }
+    };
+    assert!(broken && read < BYTES, "{read}");
+    let operator = Client::operator(&api);
+    assert_eq!(operator.get(&path).await.text.len(), BYTES);
+    drop(api);
+    stop(lane, 1_000).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_lines_of_a_batch_have_the_rights_of_the_key_that_made_it() {
     let mut world = HttpLane::with(SimulatorConfig {
         latency_ms: Span::Fixed(20),

@@ -66,6 +66,7 @@ mod retention;
 mod returning;
 mod sessions;
 mod steering;
+mod stopped;
 mod storm;
 mod streams;
 mod supervision;

@@ -1,8 +1,10 @@
 //! Guards: a client that leaves and asks again at once is taken for the one that it was, however its connection hides
 //! that it left.
 
-use std::sync::Mutex;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Sender, channel};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use onelane::config::ServerSection;
@@ -10,6 +12,8 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::TcpStream;
+use tokio::task::JoinSet;
+use tokio_rustls::client::TlsStream;
 use tokio_rustls::rustls::version::TLS13;
 
 use crate::support::api::Api;
@@ -50,6 +54,12 @@ fn signed(authority: &Authority, dir: &TempDir) -> ServerSection {
     }
 }
 
+/// A connection to a server of this authority's that speaks this.
+async fn secured(authority: &Authority, at: SocketAddr, protocol: &str) -> TlsStream<TcpStream> {
+    let made = authority.connect(at, &[protocol], &[&TLS13]).await;
+    made.unwrap()
+}
+
 async fn until_called(upstream: &Upstream, calls: usize) {
     until("it is called", async || upstream.seen().len() == calls).await;
 }
@@ -79,6 +89,15 @@ async fn answer<S: AsyncRead + Unpin>(stream: &mut S) -> String {
     String::from_utf8(all).unwrap()
 }
 
+/// Reads until this has come.
+async fn read_to<S: AsyncRead + Unpin>(stream: &mut S, text: &str) -> String {
+    let mut all = Vec::new();
+    while !String::from_utf8_lossy(&all).contains(text) {
+        assert!(stream.read_buf(&mut all).await.expect("more") > 0);
+    }
+    String::from_utf8(all).unwrap()
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn over_tls_a_client_that_leaves_and_asks_again_at_once_is_served_by_one_call() {
     let (upstream, tell) = told_when();
@@ -87,11 +106,7 @@ async fn over_tls_a_client_that_leaves_and_asks_again_at_once_is_served_by_one_c
     world.config.glm.base_url = upstream.base_url();
     let lane = world.start().await;
     let api = Api::serve_as(&lane, signed(&authority, &dir)).await;
-    let connect = async || {
-        let versions = [&TLS13];
-        let made = authority.connect(api.address, &["http/1.1"], &versions);
-        made.await.unwrap()
-    };
+    let connect = async || secured(&authority, api.address, "http/1.1").await;
     for n in 0..ROUNDS {
         let asked = chat(&format!("round {n}"));
         let (mut first, mut second) = (connect().await, connect().await);
@@ -114,20 +129,13 @@ async fn over_tls_a_client_that_leaves_and_asks_again_at_once_is_served_by_one_c
     stop(lane, 1_000).await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn over_http2_a_client_that_leaves_and_asks_again_at_once_is_served_by_one_call() {
-    let (upstream, tell) = told_when();
-    let mut world = HttpLane::new();
-    world.config.glm.base_url = upstream.base_url();
-    let lane = world.start().await;
-    let api = Api::serve(&lane).await;
-    let connect =
-        async || H2::on(TcpStream::connect(api.address).await.unwrap(), api.address).await;
+/// Rounds of a client of HTTP/2 that leaves and asks again at once, on connections made like this.
+async fn leave_over_http2(upstream: &Upstream, tell: &Sender<()>, connect: impl AsyncFn() -> H2) {
     for n in 0..ROUNDS {
         let asked = chat(&format!("round {n}"));
         let (first, other) = (connect().await, connect().await);
         let sent = first.post(CHAT, &asked).await;
-        until_called(&upstream, n + 1).await;
+        until_called(upstream, n + 1).await;
         let again = if n % 2 == 0 {
             // It takes the request back, and asks on the same connection.
             sent.take_back();
@@ -147,6 +155,94 @@ async fn over_http2_a_client_that_leaves_and_asks_again_at_once_is_served_by_one
         let (status, told) = told.unwrap_or_else(|_| panic!("a second job in round {n}"));
         assert_eq!(status, 200, "{told}");
         assert_eq!(upstream.seen().len(), n + 1, "round {n}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn over_http2_a_client_that_leaves_and_asks_again_at_once_is_served_by_one_call() {
+    let (upstream, tell) = told_when();
+    let mut world = HttpLane::new();
+    world.config.glm.base_url = upstream.base_url();
+    let lane = world.start().await;
+    let api = Api::serve(&lane).await;
+    let connect =
+        async || H2::on(TcpStream::connect(api.address).await.unwrap(), api.address).await;
+    leave_over_http2(&upstream, &tell, connect).await;
+    drop(api);
+    stop(lane, 1_000).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn over_http2_and_tls_a_client_that_leaves_and_asks_again_at_once_is_served_by_one_call() {
+    let (upstream, tell) = told_when();
+    let (authority, dir) = (Authority::new(), TempDir::new().unwrap());
+    let mut world = HttpLane::new();
+    world.config.glm.base_url = upstream.base_url();
+    let lane = world.start().await;
+    let api = Api::serve_as(&lane, signed(&authority, &dir)).await;
+    let connect = async || {
+        let stream = secured(&authority, api.address, "h2").await;
+        assert_eq!(stream.get_ref().1.alpn_protocol(), Some(&b"h2"[..]));
+        H2::on(stream, "localhost").await
+    };
+    leave_over_http2(&upstream, &tell, connect).await;
+    drop(api);
+    stop(lane, 1_000).await;
+}
+
+/// Says nothing, and that its connection stands.
+const COMMENT: &str = ": keep-alive\n\n";
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn over_tls_and_http2_a_client_that_leaves_behind_a_comment_and_asks_again_has_one_call() {
+    const CLIENTS: usize = 30;
+    let (authority, dir) = (Arc::new(Authority::new()), TempDir::new().unwrap());
+    let mut world = HttpLane::new();
+    // The next comment would come far too late.
+    world.config.gateway.keepalive_ms = 1_500;
+    let lane = world.start().await;
+    let blocker = world.block(&lane).await;
+    let api = Api::serve_as(&lane, signed(&authority, &dir)).await;
+    let address = api.address;
+    let again = Arc::new(AtomicUsize::new(0));
+    let mut clients = JoinSet::new();
+    for n in 0..CLIENTS {
+        let (authority, again) = (Arc::clone(&authority), Arc::clone(&again));
+        let mut asked = chat(&format!("of client {n}"));
+        asked["stream"] = true.into();
+        clients.spawn(async move {
+            if n % 2 == 0 {
+                let client = H2::on(secured(&authority, address, "h2").await, "localhost").await;
+                client
+                    .post(CHAT, &asked)
+                    .await
+                    .read_and_leave(COMMENT)
+                    .await;
+                let sent = client.post(CHAT, &asked).await;
+                again.fetch_add(1, Ordering::Relaxed);
+                return sent.answer().await.1;
+            }
+            let mut first = secured(&authority, address, "http/1.1").await;
+            ask(&mut first, &asked).await;
+            read_to(&mut first, COMMENT).await;
+            drop(first);
+            let mut second = secured(&authority, address, "http/1.1").await;
+            ask(&mut second, &asked).await;
+            again.fetch_add(1, Ordering::Relaxed);
+            read_to(&mut second, "[DONE]").await
+        });
+    }
+    until("all are back", async || {
+        again.load(Ordering::Relaxed) == CLIENTS
+    })
+    .await;
+    lane.cancel(blocker).await.unwrap();
+    for told in clients.join_all().await {
+        assert!(told.contains("[DONE]"), "{told}");
+    }
+    for n in 0..CLIENTS {
+        let calls = world.sim.calls_of_prompt(&format!("of client {n}"));
+        assert_eq!(calls, 1, "client {n}");
     }
     drop(api);
     stop(lane, 1_000).await;

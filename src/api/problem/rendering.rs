@@ -129,6 +129,18 @@ struct GlmError {
     param: Option<String>,
 }
 
+/// OpenAI's word for what a status says.
+pub(in crate::api) fn openai_kind(status: StatusCode) -> &'static str {
+    match status {
+        StatusCode::UNAUTHORIZED => "authentication_error",
+        StatusCode::FORBIDDEN => "permission_error",
+        StatusCode::TOO_MANY_REQUESTS => "rate_limit_error",
+        StatusCode::SERVICE_UNAVAILABLE => "service_unavailable_error",
+        status if status.is_client_error() => "invalid_request_error",
+        _ => "api_error",
+    }
+}
+
 /// GLM's error shape.
 fn glm_error_body(
     status: StatusCode,
@@ -136,18 +148,10 @@ fn glm_error_body(
     message: &str,
     param: Option<&str>,
 ) -> GlmErrorBody {
-    let kind = match status {
-        StatusCode::UNAUTHORIZED => "authentication_error",
-        StatusCode::FORBIDDEN => "permission_error",
-        StatusCode::TOO_MANY_REQUESTS => "rate_limit_error",
-        StatusCode::SERVICE_UNAVAILABLE => "service_unavailable_error",
-        status if status.is_client_error() => "invalid_request_error",
-        _ => "api_error",
-    };
     let error = GlmError {
         code: code.to_owned(),
         message: message.to_owned(),
-        kind: Some(kind),
+        kind: Some(openai_kind(status)),
         param: param.map(str::to_owned),
     };
     GlmErrorBody { error }
