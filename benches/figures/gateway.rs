@@ -16,7 +16,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use onelane::api::Server;
 use onelane::config::ServerSection;
 use onelane::model::AnswerWhen;
-use onelane::orchestrator::Orchestrator;
+use onelane::orchestrator::{LaneThread, Orchestrator};
 use onelane::system::SystemClock;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -121,6 +121,7 @@ async fn pass_through(to: SocketAddr) -> SocketAddr {
 /// The daemon's server on a lane of its own.
 struct Gateway {
     lane: Orchestrator,
+    _thread: LaneThread,
     address: SocketAddr,
     stop: CancellationToken,
     _dir: tempfile::TempDir,
@@ -133,7 +134,7 @@ impl Gateway {
         let mut config = config(&dir.path().join("lane.redb"), &base_url);
         config.lane.rules.max_concurrency = slots;
         config.gateway.answer = answer;
-        let lane = Orchestrator::start(&config).await.unwrap();
+        let (thread, lane) = super::start(config).await;
         let section = ServerSection {
             listen: "127.0.0.1:0".to_owned(),
             ..ServerSection::default()
@@ -144,6 +145,7 @@ impl Gateway {
         tokio::spawn(server.run(stop.clone().cancelled_owned(), Duration::from_secs(5)));
         Self {
             lane,
+            _thread: thread,
             address,
             stop,
             _dir: dir,

@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 
 use onelane::config::{Config, Loaded};
 use onelane::model::{Secret, Submission};
-use onelane::orchestrator::Orchestrator;
+use onelane::orchestrator::{LaneThread, Orchestrator};
 use onelane::simulator::{Arrival, Simulator, SimulatorConfig, Span};
 
 /// That of the program.
@@ -63,8 +63,11 @@ fn main() {
     }
 }
 
+/// As the program has it.
 fn runtime() -> tokio::runtime::Runtime {
+    let processors = std::thread::available_parallelism().map_or(1, usize::from);
     tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(processors.saturating_sub(1).max(1))
         .enable_all()
         .build()
         .unwrap()
@@ -83,6 +86,14 @@ fn config(store: &Path, base_url: &str) -> Config {
     config.glm.base_url = base_url.to_owned();
     config.glm.api_key = Some(Secret::new("bench-key.secret"));
     config
+}
+
+/// A lane as the program starts it: on a thread of its own.
+async fn start(config: Config) -> (LaneThread, Orchestrator) {
+    let thread = LaneThread::new().unwrap();
+    let lane = thread.run(async move { Orchestrator::start(&config).await });
+    let lane = lane.await.unwrap();
+    (thread, lane)
 }
 
 fn quantile(sorted: &[u64], q: f64) -> u64 {
@@ -161,7 +172,7 @@ mod submit {
             if let Ok(value) = std::env::var("QUICK_REPAIR") {
                 config.store.quick_repair = value == "1";
             }
-            let lane = Orchestrator::start(&config).await.unwrap();
+            let (_thread, lane) = start(config).await;
             submitters(&lane, 8, 400).await;
             let bare = bare_commit(dir.path(), 300, 400);
             let (one_rate, one_ack) = submitters(&lane, 1, 800).await;
@@ -216,7 +227,7 @@ mod lane {
         }
     }
 
-    /// The baseline: one task, one call after the other, the answer read and parsed, nothing stored.
+    /// The baseline: one task on a thread of its own, one call after the other, the answer read and parsed, nothing stored.
     async fn bare_loop(base_url: String, calls: usize) {
         let client = reqwest::Client::builder()
             .no_proxy()
@@ -224,7 +235,8 @@ mod lane {
             .tcp_nodelay(true)
             .build()
             .unwrap();
-        tokio::spawn(async move {
+        let thread = LaneThread::new().unwrap();
+        let calling = thread.run(async move {
             let url = format!("{base_url}/chat/completions");
             for n in 0..calls {
                 let body = serde_json::json!({
@@ -246,9 +258,8 @@ mod lane {
                 let bytes = response.bytes().await.unwrap();
                 let _: serde_json::Value = serde_json::from_slice(&bytes).unwrap();
             }
-        })
-        .await
-        .unwrap();
+        });
+        calling.await;
     }
 
     async fn through_the_lane(sim: &Simulator, calls: usize) {
@@ -257,7 +268,7 @@ mod lane {
         if let Ok(value) = std::env::var("QUICK_REPAIR") {
             config.store.quick_repair = value == "1";
         }
-        let lane = Orchestrator::start(&config).await.unwrap();
+        let (_thread, lane) = start(config).await;
         lane.pause(None).await.unwrap();
         let jobs = (0..calls).map(prompt).collect();
         let ids: Vec<_> = lane.submit_many(jobs).await.unwrap();

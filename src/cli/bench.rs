@@ -3,13 +3,14 @@
 use std::time::{Duration, Instant};
 
 use onelane::model::Secret;
-use onelane::orchestrator::Orchestrator;
+use onelane::orchestrator::{LaneThread, Orchestrator};
 use onelane::simulator::{Simulator, SimulatorConfig, Span};
 use onelane::{Config, Submission};
 use serde::Serialize;
 
 use super::args::BenchArgs;
 use super::exit::{CliError, Exit};
+use super::start;
 
 /// How long the lane has for its end.
 const END_WITHIN: Duration = Duration::from_secs(10);
@@ -59,7 +60,10 @@ async fn measure(args: &BenchArgs, store: &str) -> Result<Measured, CliError> {
     config.glm.base_url = simulator.base_url();
     config.glm.api_key = Some(Secret::new("simulated"));
     config.lane.rules.max_concurrency = args.concurrency;
-    let lane = Orchestrator::start(&config).await?;
+    let thread = LaneThread::new().map_err(start::no_thread)?;
+    let lane = thread
+        .run(async move { Orchestrator::start(&config).await })
+        .await?;
     let jobs = args.jobs.max(1);
     let mut submits = Vec::new();
     let mut ids = Vec::new();

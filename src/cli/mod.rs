@@ -191,17 +191,14 @@ async fn of_store(path: &str, target: &Target) -> Result<Option<Daemon>, CliErro
     })
 }
 
+/// What serves HTTP and everything else but the lane, which has a thread of its own: one of the processors is left to it.
 fn runtime() -> Result<tokio::runtime::Runtime, CliError> {
+    let processors = std::thread::available_parallelism().map_or(1, usize::from);
     tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(processors.saturating_sub(1).max(1))
         .enable_all()
         .build()
-        .map_err(|e| {
-            CliError::new(
-                Exit::JobsFailed,
-                format!("the runtime can't be started: {e}"),
-            )
-            .help("the system is out of threads or files; see `ulimit -a`")
-        })
+        .map_err(start::no_thread)
 }
 
 /// Prints clap's words about a command line that it does not take; help and version are such too.

@@ -9,7 +9,7 @@ use std::time::Duration;
 use onelane::api::Listening;
 use onelane::config::{Config, Loaded, Loader, Origin, PriceList};
 use onelane::model::{Scope, Settings};
-use onelane::orchestrator::{Orchestrator, StartError};
+use onelane::orchestrator::{LaneThread, Orchestrator, StartError};
 use onelane::ports::{Clock as _, StoreError};
 use onelane::simulator::{ScriptUpdate, Simulator, SimulatorConfig, Span};
 use onelane::store::{StopOpening, stored_config};
@@ -77,6 +77,7 @@ pub(crate) struct Lane {
     pub(crate) drain: Duration,
     /// Runs until its last holder drops it.
     _simulator: Option<Arc<Simulator>>,
+    _thread: LaneThread,
 }
 
 /// The configuration alone, and the simulator that it may lead to.
@@ -272,8 +273,9 @@ pub(crate) async fn lane_in_scope(
     signals: &mut Signals,
 ) -> Result<Option<Lane>, CliError> {
     let stop = StopOpening::default();
+    let thread = LaneThread::new().map_err(no_thread)?;
     let starting = Orchestrator::start_in_scope(plan.loaded.clone(), scope, stop.clone());
-    let mut starting = Box::pin(starting);
+    let mut starting = Box::pin(thread.run(starting));
     let signal = loop {
         tokio::select! {
             biased;
@@ -282,6 +284,7 @@ pub(crate) async fn lane_in_scope(
                     orchestrator: started?,
                     drain: plan.drain(),
                     _simulator: plan.simulator.clone(),
+                    _thread: thread,
                 }));
             }
             signal = signals.next() => match signal {
@@ -339,6 +342,15 @@ pub(crate) const SIMULATION: &str = "\
 *  SIMULATION: the built-in simulator answers, not GLM.              *
 *  No call leaves this machine, nothing is billed, answers are fake. *
 **********************************************************************";
+
+/// The system gives no thread.
+pub(crate) fn no_thread(error: io::Error) -> CliError {
+    CliError::new(
+        Exit::JobsFailed,
+        format!("the runtime can't be started: {error}"),
+    )
+    .help("the system is out of threads or files; see `ulimit -a`")
+}
 
 /// The system gives no signals.
 pub(crate) fn no_signals(error: io::Error) -> CliError {

@@ -33,6 +33,7 @@ mod refusals;
 mod settings;
 mod start;
 mod submit;
+mod thread;
 mod types;
 mod waits;
 
@@ -71,6 +72,7 @@ pub use onelane_actors::runtime::StopReason;
 pub use onelane_core::model::Submission;
 pub use onelane_core::scheduler::{LaneSnapshot, ModelSnapshot, SchedulerSnapshot};
 pub use start::StartError;
+pub use thread::LaneThread;
 pub use types::{DeadLetters, JobDetail, Metrics, Shutdown};
 
 /// What a lane is built from: the adapters and what tests put in their place.
