@@ -391,9 +391,6 @@ fn metrics_in(text: &str) -> BTreeSet<String> {
 #[test]
 fn dashboard_and_alert_rules_name_only_metrics_that_there_are() {
     let known: BTreeSet<&str> = table::ALL.iter().map(|meter| meter.name).collect();
-    let grafana = read("deploy/grafana.json");
-    let dashboard: serde_json::Value = serde_json::from_str(&grafana).unwrap();
-    assert!(dashboard["panels"].as_array().unwrap().len() > 10);
     for (path, least) in [
         ("deploy/grafana.json", 25),
         ("deploy/alerts.yml", 10),
@@ -406,6 +403,41 @@ fn dashboard_and_alert_rules_name_only_metrics_that_there_are() {
             .filter(|n| !known.contains(n.as_str()))
             .collect();
         assert!(unknown.is_empty(), "{path} names {unknown:?}");
+    }
+}
+
+#[test]
+fn the_dashboard_shows_every_metric_and_rules_warn_of_what_the_account_runs_out_of() {
+    let grafana = read("deploy/grafana.json");
+    let dashboard: serde_json::Value = serde_json::from_str(&grafana).unwrap();
+    let panels = dashboard["panels"].as_array().unwrap();
+    let targets = panels
+        .iter()
+        .filter_map(|panel| panel["targets"].as_array());
+    let asked = targets
+        .flatten()
+        .map(|target| target["expr"].as_str().unwrap());
+    let shown: BTreeSet<String> = asked.flat_map(metrics_in).collect();
+    let left_out: Vec<&str> = table::ALL
+        .iter()
+        .map(|meter| meter.name)
+        .filter(|name| !shown.contains(*name) && *name != table::BUILD_INFO.name)
+        .collect();
+    assert!(
+        left_out.is_empty(),
+        "the dashboard does not show {left_out:?}"
+    );
+    let warned = metrics_in(&read("deploy/alerts.yml"));
+    for meter in [
+        table::QUOTA_USED,
+        table::ACCOUNT_BALANCE,
+        table::BUDGET_USED,
+    ] {
+        assert!(
+            warned.contains(meter.name),
+            "no rule warns of {}",
+            meter.name
+        );
     }
 }
 

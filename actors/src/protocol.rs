@@ -40,7 +40,7 @@ use tokio_util::sync::CancellationToken;
 use crate::ports::{Decisions, Recovered, StoreError};
 use onelane_core::judge::conclude::Finished;
 use onelane_core::model::{
-    Applied, AttemptNo, Billing, BreakerSettings, BreakerSnapshot, BudgetRefusal, BudgetStatus,
+    Applied, AttemptNo, Billing, BreakerSettings, BreakerSnapshot, BudgetRefusal, BudgetStatuses,
     Cost, Day, Dispatch, Ending, HoldScope, JobEntry, JobId, NewJob, NotAdmitted, Payer, Refusal,
     Request, Settings, SlotId, Submission, SubmissionError, Substitution, Timestamp, Transition,
     Usage, WaitReason, Waiting, WorstCase,
@@ -127,10 +127,12 @@ pub enum QueueMsg {
         /// Answered once that is on disk; `NotFound`: there is no such hold.
         reply: RpcReplyPort<Result<(), Refusal>>,
     },
-    /// How the budgets stand.
+    /// How the budgets stand, those that are nearest to their limits.
     Budgets {
+        /// So many accounts at most.
+        most: usize,
         /// The answer.
-        reply: RpcReplyPort<Vec<BudgetStatus>>,
+        reply: RpcReplyPort<BudgetStatuses>,
     },
     /// What is gone of each budget in the period under way, 1 being all.
     BudgetShares {
@@ -537,7 +539,8 @@ mod tests {
     use crate::ports::Store;
     use crate::testing::{MemoryStore, sample};
     use onelane_core::model::{
-        Amount, BudgetKey, NewJob, NotAdmitted, OverBudget, OverRate, Pause, Period, SchedulerState,
+        Amount, BudgetKey, BudgetStatus, NewJob, NotAdmitted, OverBudget, OverRate, Pause, Period,
+        SchedulerState,
     };
     use onelane_core::scheduler::admission::Intake;
 

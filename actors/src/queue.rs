@@ -212,7 +212,7 @@ impl QueueState {
             QueueMsg::CloseIntake { reason, reply } => self.order(None, reply, |scheduler| scheduler.close_intake(reason, now)),
             QueueMsg::Resume { reply } => self.order(None, reply, |scheduler| scheduler.resume(now)),
             QueueMsg::Release { scope, reply } => self.release(&scope, reply, now),
-            QueueMsg::Budgets { reply } => answer(reply, self.scheduler.statuses()),
+            QueueMsg::Budgets { most, reply } => answer(reply, self.scheduler.statuses(most)),
             QueueMsg::BudgetShares { reply } => answer(reply, self.scheduler.budget_shares()),
             QueueMsg::Affords { jobs, reply } => answer(reply, self.affords(&jobs)),
             QueueMsg::WaitReasons { jobs, reply } => answer(reply, self.scheduler.wait_reasons(&jobs)),

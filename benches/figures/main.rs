@@ -1,6 +1,6 @@
 //! The figures that README reports, each as a ratio to a baseline in the same run: machines differ
 //! and are noisy, ratios less so. `cargo bench` prints them all; `cargo bench -- submit` one part
-//! (`lane`, `gateway`, `waiting`, `statistics`, `prune`).
+//! (`lane`, `watched`, `gateway`, `waiting`, `statistics`, `prune`).
 #![allow(
     clippy::print_stdout,
     clippy::print_stderr,
@@ -13,6 +13,7 @@
 )]
 
 mod gateway;
+mod watched;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -48,6 +49,9 @@ fn main() {
     }
     if part("lane") {
         runtime().block_on(lane::run());
+    }
+    if part("watched") {
+        runtime().block_on(watched::run());
     }
     if part("gateway") {
         runtime().block_on(gateway::run());
@@ -208,12 +212,12 @@ mod lane {
     use super::*;
 
     /// What the server saw of one series of calls.
-    struct Seen {
-        rate: f64,
+    pub(super) struct Seen {
+        pub(super) rate: f64,
         gaps: Vec<u64>,
     }
 
-    fn seen(arrivals: &[Arrival]) -> Seen {
+    pub(super) fn seen(arrivals: &[Arrival]) -> Seen {
         let first = arrivals.first().unwrap().at_us;
         let last = arrivals.last().unwrap().at_us;
         let mut gaps: Vec<u64> = arrivals

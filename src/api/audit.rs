@@ -7,7 +7,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures_util::stream;
 use onelane_core::model::{
-    ActedBy, ActedFrom, ActedHow, AuditEntry, AuditId, JobId, limits as lane_limits,
+    ActedBy, ActedFrom, ActedHow, AuditEntry, AuditId, limits as lane_limits,
 };
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -24,9 +24,6 @@ use super::principal::{Access, Principal};
 use super::problem::{Kind, Problem};
 use super::{Api, limits};
 use crate::config::differences;
-
-/// Where a page lets somebody see prompt and answer: no endpoint, an order all the same.
-const REVEALED: &str = "reveal {id}";
 
 /// Answers a request for an endpoint, and puts it on record where it is an order. What was begun goes on to its end also when
 /// the client waits for it no longer.
@@ -97,19 +94,6 @@ pub(super) async fn answer(
     });
     let broken = |_| Problem::new(Kind::Internal, "the order broke down");
     task.await.map_err(broken)?
-}
-
-/// Puts on record that somebody is shown a job's prompt and answer.
-pub(super) async fn revealed(api: &Api, principal: &Principal, id: JobId) -> Result<(), Problem> {
-    Access::Operate.admit(principal)?;
-    let by = match principal {
-        Principal::Admin => ActedBy::Admin,
-        _ => ActedBy::Local,
-    };
-    let mut entry = api.lane.given(by, ActedFrom::Page, REVEALED.to_owned());
-    entry.on = Some(id.to_string());
-    entry.outcome = ActedHow::Done;
-    Ok(api.lane.put_on_record(&entry).await?)
 }
 
 /// Nobody is kept from pausing a lane by a disk that is full.

@@ -9,6 +9,9 @@
 //! ours or one that is let in, and a browser must not say by `Sec-Fetch-Site` that a page of another site, or of another
 //! port, asks.
 
+#[cfg(feature = "desk")]
+mod known;
+
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -24,6 +27,9 @@ use super::credentials::{self, Signed};
 use super::limits;
 use super::principal::{Access, Principal};
 use super::problem::{Kind, Problem};
+
+#[cfg(feature = "desk")]
+pub(crate) use known::Known;
 
 /// What a browser says of the page that asks.
 const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
@@ -66,31 +72,6 @@ impl Auth {
     /// The same for these pages, too.
     pub(super) fn with_pages(self, cors: Cors) -> Self {
         Self { cors, ..self }
-    }
-
-    /// Whether pages of ours are asked for over TLS.
-    pub(super) fn is_tls(&self) -> bool {
-        self.scheme == "https"
-    }
-
-    /// Whether no token is set, and the machine gets in without one.
-    pub(super) fn is_open(&self) -> bool {
-        self.tokens.is_empty()
-    }
-
-    /// For whom a token or a key speaks that somebody typed; `None`: for nobody who may look at everything.
-    pub(super) fn of_typed(&self, typed: &str, keys: &ClientKeys, now: Timestamp) -> Option<Known> {
-        let typed = typed.trim();
-        if let Some(principal) = self.of_token(typed) {
-            let key = None;
-            return Some(Known { principal, key });
-        }
-        let principal = of_key(typed, keys, now)?.ok()?;
-        let known = Known {
-            principal,
-            key: Some((KeyId::of_key(typed)?, KeySecret::digest(typed))),
-        };
-        Access::Look.admits(&known.principal).then_some(known)
     }
 
     /// For whom a request for such an endpoint speaks, or why it is not let in. `access` is `None` where there is
@@ -233,36 +214,6 @@ fn of_key(given: &str, keys: &ClientKeys, now: Timestamp) -> Option<Result<Princ
         (None, KeyRole::Viewer) => Ok(Principal::Viewer),
         (None, KeyRole::Client) => Ok(Principal::Client(Arc::clone(key))),
     })
-}
-
-/// Whom somebody logged in as, and by what that is known to hold still. Tokens hold as long as the process.
-#[derive(Clone, PartialEq, Eq)]
-pub(crate) struct Known {
-    pub(crate) principal: Principal,
-    /// The key that was typed, with its digest.
-    key: Option<(KeyId, String)>,
-}
-
-impl Known {
-    /// Somebody on this machine, where nobody has to log in.
-    #[cfg(feature = "desk")]
-    pub(crate) const fn local() -> Self {
-        Self {
-            principal: Principal::Local,
-            key: None,
-        }
-    }
-
-    /// Whether it opens still.
-    pub(super) fn opens(&self, keys: &ClientKeys, now: Timestamp) -> bool {
-        let Some((id, digest)) = &self.key else {
-            return true;
-        };
-        keys.get(*id).is_some_and(|key| {
-            let is_it = |secret: &KeySecret| secret.sha256() == digest;
-            key.why_dead(now).is_none() && key.secrets(now).any(is_it)
-        })
-    }
 }
 
 /// Why a token could be guessed; `None`: it could not.

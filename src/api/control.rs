@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use onelane_core::model::{BreakerSnapshot, BudgetStatus, HoldScope, ScopedHold};
+use onelane_core::model::{BreakerSnapshot, BudgetStatuses, HoldScope, ScopedHold};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -94,16 +94,9 @@ pub(super) async fn holds(api: Arc<Api>, _: Input) -> Result<Json<HoldsAnswer>, 
     Ok(Json(HoldsAnswer { holds }))
 }
 
-/// How every budget stands.
-#[derive(Serialize, JsonSchema)]
-pub(super) struct BudgetsAnswer {
-    budgets: Vec<BudgetStatus>,
-}
-
 /// `GET budgets`.
-pub(super) async fn budgets(api: Arc<Api>, _: Input) -> Result<Json<BudgetsAnswer>, Problem> {
-    let budgets = api.lane.budgets().await?;
-    Ok(Json(BudgetsAnswer { budgets }))
+pub(super) async fn budgets(api: Arc<Api>, _: Input) -> Result<Json<BudgetStatuses>, Problem> {
+    Ok(Json(api.lane.budgets().await?))
 }
 
 /// What is held, by its name.

@@ -2,6 +2,7 @@
 //! client is gone is given up.
 
 use std::convert::Infallible;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
@@ -20,8 +21,11 @@ use super::held::{Among, Answer, Gone, Watch, held, is_stream};
 use super::principal::HEALTH;
 use super::problem::{Dialect, Kind, Problem};
 use super::request_id::{Names, RequestId};
-use super::site::Peer;
 use super::socket::Socket;
+
+/// The other end of a connection; `None`: a socket of this machine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Peer(pub(super) Option<IpAddr>);
 
 /// Serves the requests of one connection.
 pub(super) struct Requests {

@@ -3,7 +3,7 @@
 //!
 //! | module | what it is for |
 //! |---|---|
-//! | `site`, `audit` | what pages beside the API may ask of it; what operators did, on record |
+//! | `site`, `pageless`, `audit` | what pages beside the API may ask of it, and that there are none; what operators did, on record |
 //! | [`server`], `binding`, `tls` | the listener and its graceful end; where it listens and for whom; its certificate |
 //! | `connections`, `serving`, `streams`, `socket`, `wire`, `peek`, `unread`, `door`, `held` | how many connections there may be; one of them, from HTTP down to its bytes; what is told of no HTTP, what stands before every route, and how answers leave |
 //! | `intake` | how fast bodies are taken in |
@@ -70,6 +70,8 @@ mod models;
 mod notify;
 mod openapi;
 mod packing;
+#[cfg(not(feature = "desk"))]
+mod pageless;
 mod pages;
 mod passed;
 mod paths;
@@ -87,10 +89,7 @@ mod room;
 mod scrape;
 mod service;
 mod serving;
-#[cfg_attr(
-    not(feature = "desk"),
-    allow(dead_code, unused_imports, reason = "the pages are another feature")
-)]
+#[cfg(feature = "desk")]
 pub(crate) mod site;
 mod socket;
 mod sse;
@@ -137,6 +136,7 @@ use auth::Auth;
 use body::{Body, LeavesUnread, Reading};
 use connections::{Bounds, Door};
 use cors::Cors;
+use door::Peer;
 use endpoint::{Incoming, Router};
 use feeder::Feeder;
 use hub::Hub;
@@ -148,9 +148,11 @@ use request_id::RequestId;
 use room::Rooms;
 
 pub use binding::BindError;
+#[cfg(not(feature = "desk"))]
+pub use pageless::Pages;
 pub use server::{Listening, Server};
+#[cfg(feature = "desk")]
 pub use site::Pages;
-use site::{Peer, Visit};
 
 /// The reference page of the API in Markdown, `docs/http.md`.
 #[must_use]
@@ -313,7 +315,7 @@ impl Api {
 
     /// The pages that are served at this path.
     fn site(&self, path: &str) -> Option<&Pages> {
-        self.pages.as_ref().filter(|pages| pages.0.is_at(path))
+        self.pages.as_ref().filter(|pages| pages.is_at(path))
     }
 
     async fn serve(
@@ -331,11 +333,10 @@ impl Api {
             peer,
             presence,
         } = from;
-        if let Some(Pages(site)) = self.site(path) {
-            let site = Arc::clone(site);
+        if let Some(pages) = self.site(path).cloned() {
             let asked = (method.clone(), path.to_owned(), query);
-            let visit = Visit::new(self, id, asked, headers, peer, body);
-            return Ok((site.answer(visit).await, None));
+            let answer = pages.answer((self, id), asked, (headers, peer), body);
+            return Ok((answer.await, None));
         }
         let found = self.router.find(method, path);
         let access = found.as_ref().ok().map(|(endpoint, _)| endpoint.access);

@@ -14,10 +14,9 @@ use warp::filters::BoxedFilter;
 use warp::reply::Response;
 
 use super::connections::{Bounds, Place};
-use super::door::Requests;
+use super::door::{Peer, Requests};
 use super::problem::Kind;
 use super::request_id::Names;
-use super::site::Peer;
 use super::socket::{Channel, Served, Socket};
 use super::streams::Streams;
 use super::tls::Tls;

@@ -2,25 +2,26 @@
 //! hands a [`Visit`] over, by which a page reads the lane, learns for whom a request speaks, and gives the orders
 //! that the table of endpoints has: checked, let in and put on record as if they had come over HTTP.
 
+mod pulse;
+
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use futures_util::{StreamExt as _, stream};
-use onelane_core::model::{ActedFrom, Day, JobId, Timestamp};
+use onelane_core::model::{ActedBy, ActedFrom, ActedHow, Day, JobId, Timestamp};
 use schemars::JsonSchema;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
-use tokio::time::{Instant, sleep, timeout};
 use warp::http::header::CONTENT_TYPE;
-use warp::http::{HeaderMap, HeaderValue, Method};
+use warp::http::{HeaderMap, HeaderValue, Method, StatusCode};
 
-use super::answer::JSON;
+use super::answer::{JSON, Told};
 use super::body::Body;
+use super::door::Peer;
 use super::endpoint::Incoming;
-use super::hub::{Listener, Scope};
+use super::hub::Scope;
 use super::input::Reader;
 use super::request_id::RequestId;
 use super::{Api, account, admin, audit, query};
@@ -34,13 +35,12 @@ pub(crate) use super::query::pairs;
 use crate::orchestrator::presence::Presence;
 use crate::orchestrator::{JobDetail, Orchestrator, Reconciled};
 use crate::statistics::Statistics;
+pub(crate) use pulse::Pulse;
 
 /// Bytes of a form that a page takes.
 const FORM_BYTES_MAX: usize = 1024 * 1024;
-/// Who watches is told of what happens so often at most.
-const TOLD_EVERY: Duration = Duration::from_millis(500);
-/// What only time changes is looked at so often.
-const LOOKED_EVERY: Duration = Duration::from_secs(5);
+/// Where a page lets somebody see prompt and answer: no endpoint, an order all the same.
+const REVEALED: &str = "reveal {id}";
 /// What tells a watching page to look again.
 const CHANGED: Bytes = Bytes::from_static(b"event: changed\ndata: \n\n");
 
@@ -63,9 +63,33 @@ impl std::fmt::Debug for Pages {
     }
 }
 
-/// The other end of a connection; `None`: a socket of this machine.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Peer(pub(super) Option<IpAddr>);
+impl Pages {
+    /// Whether this path is one of theirs.
+    pub(super) fn is_at(&self, path: &str) -> bool {
+        self.0.is_at(path)
+    }
+
+    /// Answers a request for one of their paths.
+    pub(super) async fn answer(
+        &self,
+        (api, id): (Arc<Api>, RequestId),
+        (method, path, query): (Method, String, String),
+        (headers, peer): (HeaderMap, Option<Peer>),
+        body: Body,
+    ) -> Reply {
+        let visit = Visit {
+            api,
+            id,
+            method,
+            path,
+            query,
+            headers,
+            peer: peer.and_then(|peer| peer.0),
+            body: Mutex::new(Some(body)),
+        };
+        Arc::clone(&self.0).answer(visit).await
+    }
+}
 
 /// A request for a page.
 pub(crate) struct Visit {
@@ -82,26 +106,6 @@ pub(crate) struct Visit {
 }
 
 impl Visit {
-    pub(super) fn new(
-        api: Arc<Api>,
-        id: RequestId,
-        (method, path, query): (Method, String, String),
-        headers: HeaderMap,
-        peer: Option<Peer>,
-        body: Body,
-    ) -> Self {
-        Self {
-            api,
-            id,
-            method,
-            path,
-            query,
-            headers,
-            peer: peer.and_then(|peer| peer.0),
-            body: Mutex::new(Some(body)),
-        }
-    }
-
     /// The lane.
     pub(crate) fn lane(&self) -> &Orchestrator {
         &self.api.lane
@@ -272,39 +276,46 @@ impl Visit {
         principal: &Principal,
         id: JobId,
     ) -> Result<JobDetail, Problem> {
-        audit::revealed(&self.api, principal, id).await?;
-        Ok(self.api.lane.job(id).await?)
+        Access::Operate.admit(principal)?;
+        let by = match principal {
+            Principal::Admin => ActedBy::Admin,
+            _ => ActedBy::Local,
+        };
+        let lane = &self.api.lane;
+        let mut entry = lane.given(by, ActedFrom::Page, REVEALED.to_owned());
+        entry.on = Some(id.to_string());
+        entry.outcome = ActedHow::Done;
+        lane.put_on_record(&entry).await?;
+        Ok(lane.job(id).await?)
     }
 
     /// A stream that says when there may be something new to see, for as long as who watches may.
-    pub(crate) fn changes(&self, known: Option<Known>) -> Pieces {
-        self.api.events.begin(&self.api.lane);
-        let listener = self.api.events.listen(Scope::default(), None);
+    pub(crate) fn changes(&self, pulse: &Pulse, known: Option<Known>) -> Pieces {
+        let beats = pulse.watch(|| {
+            self.api.events.begin(&self.api.lane);
+            self.api.events.listen(Scope::default(), None)
+        });
         let api = Arc::downgrade(&self.api);
-        let changes = stream::unfold((listener, Instant::now()), move |(listener, told)| {
+        let changes = stream::unfold(beats, move |mut beats| {
             let (api, known) = (api.clone(), known.clone());
             async move {
-                let listener = heard(listener, told).await?;
+                beats.changed().await.ok()?;
+                (*beats.borrow_and_update())?;
                 let api = api.upgrade()?;
                 let may = known.as_ref().is_none_or(|known| knows(&api, known));
-                may.then_some((Ok(CHANGED), (listener, Instant::now())))
+                may.then_some((Ok(CHANGED), beats))
             }
         });
         Box::pin(changes)
     }
 }
 
-/// Waits until something happened, or so much time has passed that something may look otherwise; not sooner than who
-/// listens may be told again. `None`: nothing more happens.
-async fn heard(mut listener: Listener, told: Instant) -> Option<Listener> {
-    let heard = timeout(LOOKED_EVERY, listener.heard.changed()).await;
-    if matches!(heard, Ok(Err(_))) || listener.has_ended() {
-        return None;
+/// What a page says, with its status.
+pub(crate) fn whole(page: Reply) -> (StatusCode, Vec<u8>) {
+    match page.into_told() {
+        Told::Whole(status, bytes) => (status, bytes),
+        Told::Events(_) => (StatusCode::INTERNAL_SERVER_ERROR, Vec::new()),
     }
-    sleep(TOLD_EVERY.saturating_sub(told.elapsed())).await;
-    // What happened meanwhile is seen with it.
-    listener.heard.mark_unchanged();
-    Some(listener)
 }
 
 fn knows(api: &Api, known: &Known) -> bool {

@@ -2,7 +2,7 @@
 
 use onelane_core::model::{Alert, Cost, Currency, Timestamp, WHOLE, WaitReason, Watched};
 
-use super::show::{duration, number, percent};
+use super::show::{duration, moments, number, percent};
 use super::words::{Lang, Words};
 use super::{meaning, reasons};
 
@@ -21,7 +21,7 @@ pub(super) fn rule(alert: &Alert, lang: Lang) -> String {
 /// What is bad.
 pub(super) fn says(alert: &Alert, now: Timestamp, lang: Lang) -> String {
     match lang {
-        Lang::En => alert.message.clone(),
+        Lang::En => moments(&alert.message, now),
         Lang::Zh => chinese(alert, now),
     }
 }

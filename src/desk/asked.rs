@@ -20,7 +20,8 @@ pub(super) type Answered = Result<Reply, Problem>;
 /// The parts of a path that stand for parameters.
 pub(super) type Parts = Captures;
 
-const HTML: &str = "text/html; charset=utf-8";
+/// The media type of pages.
+pub(super) const HTML: &str = "text/html; charset=utf-8";
 const LANG_COOKIE: &str = "onelane_lang";
 const THEME_COOKIE: &str = "onelane_theme";
 
@@ -118,6 +119,12 @@ impl Asked {
         session.is_some_and(|session| Access::Operate.admits(&session.known.principal))
     }
 
+    /// What the forms of its pages say.
+    pub(super) fn form_token(&self) -> &str {
+        let session = self.session.as_ref();
+        session.map_or("", |session| session.form_token.as_str())
+    }
+
     /// What is looked at again while a stream of it lasts; `None`: nobody had to log in.
     pub(super) fn still(&self) -> Option<Known> {
         self.session.as_ref().map(|session| session.known.clone())
@@ -191,12 +198,11 @@ impl Asked {
 
     /// What tells somebody that a page failed.
     pub(super) fn failing(&self) -> Failing {
-        let session = self.session.as_ref();
         let back = self
             .field("back")
             .map_or(String::from("/"), |back| local_path(Some(back)));
-        let token = session.map(|session| session.form_token.clone());
-        Failing(Frame::bare(self.look, back, token.unwrap_or_default()))
+        let token = self.form_token().to_owned();
+        Failing(Frame::bare(self.look, back, token))
     }
 
     /// Where it was asked: its path and its query, without what a form told.

@@ -1,7 +1,7 @@
 //! The budgets: what is spent, reserved and in doubt of each, and what happens beyond it.
 
 use askama::Template;
-use onelane_core::model::{BudgetStatus, OverBudget, Period, Timestamp};
+use onelane_core::model::{BudgetStatus, BudgetStatuses, OverBudget, Period, Timestamp};
 
 use super::asked::{Answered, Asked};
 use super::frame::{Frame, Nav};
@@ -10,6 +10,7 @@ use super::overview::BudgetRow;
 use super::show::number;
 use super::terms::Terms;
 use super::words::{Words, fill};
+use crate::error::Error;
 
 /// Rows of a page, those that are nearest to their limits.
 const ROWS: usize = 100;
@@ -39,11 +40,11 @@ pub(super) async fn page(asked: Asked) -> Answered {
     let (now, w) = (asked.visit.now(), asked.words());
     let t = Terms::of(asked.look.lang);
     let calendar = asked.lane().settings().calendar;
-    let mut all = asked.lane().budgets().await?;
-    // The nearest to its limit first.
-    all.sort_by_key(|status| std::cmp::Reverse(per_mille(status)));
-    let left_out = all.len().saturating_sub(ROWS);
-    let rows = all.iter().take(ROWS).map(|status| {
+    let Nearest {
+        rows: all,
+        left_out,
+    } = Nearest::of(&asked, ROWS).await?;
+    let rows = all.iter().map(|status| {
         let first = status.period.first_day(calendar.day(now)).to_string();
         Row::of(status, &first, now, (w, t))
     });
@@ -51,9 +52,32 @@ pub(super) async fn page(asked: Asked) -> Answered {
         frame: asked.frame(Nav::Budgets).await?,
         t,
         rows: rows.collect(),
-        left_out: (left_out > 0).then(|| fill(t.more_budgets, &[&number(left_out as u64)])),
+        left_out: (left_out > 0).then(|| fill(t.more_budgets, &[&number(left_out)])),
     };
     asked.page(&page)
+}
+
+/// The accounts of everybody, then those that are nearest to their limits; the nearest first.
+pub(super) struct Nearest {
+    pub(super) rows: Vec<BudgetStatus>,
+    pub(super) left_out: u64,
+}
+
+impl Nearest {
+    /// So many at most.
+    pub(super) async fn of(asked: &Asked, most: usize) -> Result<Self, Error> {
+        let found = asked.lane().nearest_budgets(most).await?;
+        let BudgetStatuses {
+            mut budgets,
+            left_out,
+        } = found;
+        let of_one = |status: &BudgetStatus| !status.account.is_everybodys();
+        budgets.sort_by_key(|status| (of_one(status), std::cmp::Reverse(per_mille(status))));
+        Ok(Self {
+            rows: budgets,
+            left_out,
+        })
+    }
 }
 
 fn per_mille(status: &BudgetStatus) -> u128 {

@@ -180,7 +180,6 @@ impl Frame {
                 warns: page == Nav::Alerts,
             }
         };
-        let session = asked.session.as_ref();
         Ok(Self {
             nav: Nav::ALL.into_iter().map(link).collect(),
             who: Some(match principal {
@@ -193,11 +192,7 @@ impl Frame {
             note: (asked.visit.method == Method::GET)
                 .then(|| Note::of(asked))
                 .flatten(),
-            ..Self::bare(
-                asked.look,
-                asked.here(),
-                session.map_or_else(String::new, |session| session.form_token.clone()),
-            )
+            ..Self::bare(asked.look, asked.here(), asked.form_token().to_owned())
         })
     }
 

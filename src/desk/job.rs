@@ -1,7 +1,9 @@
 //! One job: why it is, or is not, running; its life, its attempts, what it cost, and what it was about.
 
 use askama::Template;
-use onelane_core::model::{CallRecord, Cost, Job, JobId, JobStatus, Request, Timestamp};
+use onelane_core::model::{
+    CallRecord, Cost, Job, JobId, JobStatus, Request, Timestamp, WaitReason,
+};
 use serde_json::{Value, json};
 use warp::http::Method;
 
@@ -136,7 +138,7 @@ async fn shown(asked: Asked, detail: JobDetail, is_revealed: bool) -> Answered {
         state: status_word(job.status, w),
         says,
         help,
-        dim: dim(job),
+        dim: dim(job, detail.wait_reason.as_ref()),
         facts: facts(job, w),
         picture,
         attempts: detail
@@ -207,8 +209,14 @@ fn first_line(
     )
 }
 
-fn dim(job: &Job) -> String {
+/// What GLM said where it is held, and what the job is.
+fn dim(job: &Job, reason: Option<&WaitReason>) -> String {
+    let said = match reason {
+        Some(WaitReason::Hold(hold)) => Some(hold.said()),
+        _ => None,
+    };
     let parts = [
+        said,
         Some(job.id.to_string()),
         Some(job.user_id.clone()),
         Some(job.sent_to().to_owned()),

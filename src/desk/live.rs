@@ -5,6 +5,6 @@ use crate::api::site::{EVENT_STREAM, Reply};
 
 /// `GET /desk/live`.
 pub(super) async fn stream(asked: Asked) -> Answered {
-    let changes = asked.visit.changes(asked.still());
+    let changes = asked.visit.changes(&asked.desk.pulse, asked.still());
     Ok(Reply::live(EVENT_STREAM.to_owned(), changes))
 }

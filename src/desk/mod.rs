@@ -24,7 +24,7 @@
 //! | `words`, `reasons`, `meaning` | both languages, a message a field; why jobs wait in Chinese (in English the core's own words); what GLM said and what that means |
 //! | `show` | numbers, times and money as people read them |
 //! | `assets`, `files` | style, script and icon, named by their content |
-//! | `live` | the stream that tells a page to look again |
+//! | `live`, `watched` | the stream that tells a page to look again; what is made once for all who do |
 //! | `headline`, `recent` | the first line; what the latest calls tell |
 //! | `search`, `waterfall` | jobs by their words; the picture of a life |
 //! | `overview`, `jobs`, `job`, `audit`, `orders` | the pages, and what their forms do |
@@ -74,6 +74,7 @@ mod terms;
 mod timeline;
 mod tries;
 mod usage;
+mod watched;
 mod waterfall;
 mod words;
 
@@ -82,10 +83,11 @@ use std::sync::Arc;
 use futures_util::future::BoxFuture;
 
 use crate::api::Pages;
-use crate::api::site::{Reply, Site, Visit};
+use crate::api::site::{Pulse, Reply, Site, Visit};
 use gate::Gate;
 use recent::Latest;
 use table::Table;
+use watched::Watched;
 
 /// The desk, to be served by [`Listening::with_pages`](crate::api::server::Listening::with_pages).
 #[must_use]
@@ -94,6 +96,8 @@ pub fn pages() -> Pages {
         table: table::pages(),
         gate: Gate::default(),
         latest: Latest::default(),
+        pulse: Pulse::default(),
+        watched: Watched::default(),
     }))
 }
 
@@ -102,6 +106,8 @@ struct Desk {
     table: Table,
     gate: Gate,
     latest: Latest,
+    pulse: Pulse,
+    watched: Watched,
 }
 
 impl Site for Desk {

@@ -169,8 +169,57 @@ impl Row {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
+    use onelane_core::model::{Timestamp, Usage};
+    use warp::http::HeaderMap;
+
+    use super::super::asked::Look;
     use super::super::words::Lang;
     use super::*;
+
+    #[test]
+    fn what_an_older_version_did_not_measure_is_a_dash_that_says_why() {
+        let row = StatisticsRow {
+            id: String::new(),
+            date: None,
+            model: Some("glm-4.7".to_owned()),
+            user_id: None,
+            key_id: None,
+            session: None,
+            total_calls: 3,
+            successful_calls: 3,
+            failed_calls: 0,
+            cancelled_calls: 0,
+            failures_by_class: BTreeMap::new(),
+            usage: Usage::default(),
+            cached_share_e4: None,
+            total_cost: None,
+            currency: None,
+            costs: BTreeMap::new(),
+            unpriced_calls: 0,
+            average_response_time_ms: 5,
+            percentiles: None,
+            first_token: None,
+            tokens_per_second_e1: None,
+            created_at: Timestamp::from_millis(0),
+        };
+        let look = Look::of(&HeaderMap::new());
+        let (w, t) = (look.words(), Terms::of(look.lang));
+        let page = Models {
+            frame: Frame::bare(look, String::new(), String::new()),
+            t,
+            tabs: Vec::new(),
+            picture: None,
+            rows: vec![Row::of(&row, ("2026-11-01", ""), w, t)],
+            left_out: None,
+        };
+        let page = page.render().unwrap();
+        for why in [t.no_speed, t.no_first_token] {
+            let dash = format!("title=\"{why}\">{}</td>", w.none);
+            assert!(page.contains(&dash), "{page}");
+        }
+    }
 
     #[test]
     fn every_class_of_failures_has_a_word() {

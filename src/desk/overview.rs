@@ -9,6 +9,7 @@ use onelane_core::model::{
 use onelane_core::scheduler::LaneSnapshot;
 
 use super::asked::{Answered, Asked};
+use super::budgets::Nearest;
 use super::frame::{Frame, Nav};
 use super::headline::{Headline, Open, Tone, tone};
 use super::recent::{Recent, waited};
@@ -23,6 +24,8 @@ const NEXT: usize = 5;
 const LATEST: usize = 10;
 /// Windows of the account's quota that are shown.
 const WINDOWS: usize = 8;
+/// Budgets that are shown.
+const BUDGETS: usize = 12;
 /// Running calls that are shown.
 const RUNNING: usize = 16;
 
@@ -156,7 +159,7 @@ pub(super) async fn page(asked: Asked) -> Answered {
         .jobs;
     let jobs: Vec<&Job> = next.iter().map(|record| &record.job).collect();
     let reasons = lane.wait_reasons(jobs).await;
-    let budgets = lane.budgets().await?;
+    let budgets = Nearest::of(&asked, BUDGETS).await?.rows;
     let open = Open {
         calls: metrics.lane.in_flight,
         since: running.iter().filter_map(|r| Some(r.job.open?.at)).min(),

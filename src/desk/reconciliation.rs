@@ -28,6 +28,7 @@ struct Page {
     says: String,
     notes: Vec<String>,
     differences: Vec<Found>,
+    more_differences: Option<String>,
     rows: Vec<Row>,
     left_out: Option<String>,
 }
@@ -81,6 +82,7 @@ impl Page {
                 says: t.not_asked_about.to_owned(),
                 notes: Vec::new(),
                 differences: Vec::new(),
+                more_differences: None,
                 rows: Vec::new(),
                 left_out: None,
             };
@@ -103,7 +105,10 @@ impl Page {
         }
         let agrees = |row: &Compared| row.our_tokens == row.metered_tokens;
         found.books.rows.sort_by_key(agrees);
-        let left_out = found.books.rows.len().saturating_sub(ROWS);
+        let more = |rows: usize| {
+            let more = rows.saturating_sub(ROWS) as u64;
+            (more > 0).then(|| fill(t.more_lines, &[&number(more)]))
+        };
         Self {
             frame,
             t,
@@ -116,9 +121,14 @@ impl Page {
             state,
             says: fill(t.compared, &[&found.start_date, &found.end_date]),
             notes,
-            differences: differences.iter().map(|one| Found::of(one, t)).collect(),
+            more_differences: more(differences.len()),
+            differences: differences
+                .iter()
+                .take(ROWS)
+                .map(|one| Found::of(one, t))
+                .collect(),
             rows: found.books.rows.iter().take(ROWS).map(Row::of).collect(),
-            left_out: (left_out > 0).then(|| fill(t.more_lines, &[&number(left_out as u64)])),
+            left_out: more(found.books.rows.len()),
         }
     }
 }

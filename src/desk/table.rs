@@ -10,7 +10,7 @@ use super::asked::{Answered, Asked, Parts};
 use super::gate::Entry;
 use super::{
     Desk, alerts, audit, batches, budgets, calls, config, files, gate, holds, job, jobs, keys,
-    live, models, orders, overview, reconciliation, slots, usage,
+    live, models, orders, overview, reconciliation, slots, usage, watched,
 };
 use crate::api::site::{Access, Kind, Paths, Problem, Reply, Visit};
 
@@ -139,7 +139,7 @@ pub(super) async fn answer(desk: &Arc<Desk>, visit: Visit) -> Reply {
         Ok((row, parts)) => match gate::let_in(desk, visit, row.access, parts).await {
             Entry::In(asked) => {
                 let failing = asked.failing();
-                match (row.handler)(*asked).await {
+                match watched::answer(desk, *asked, &row.handler).await {
                     Ok(reply) => reply,
                     Err(problem) => failing.page(&problem),
                 }

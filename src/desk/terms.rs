@@ -85,6 +85,8 @@ catalogue! {
     spread: "How long answers took: p50 ● p90 ○ p99 |", "响应时间：p50 ● p90 ○ p99 |";
     most_answers: "p90 · p99", "p90 · p99（响应）";
     tokens_per_second: "tokens per second", "每秒令牌数";
+    no_speed: "Not measured: no answer of these days had tokens and a time, or a version counted them that did not measure this.", "未测量：这些天的回答没有令牌或用时，或由尚不统计此项的版本记录。";
+    no_first_token: "Not measured: no answer of these days was streamed, or a version counted them that did not measure this.", "未测量：这些天没有流式回答，或由尚不统计此项的版本记录。";
     per_second: "{}/s", "{}/秒";
     half_first_token: "first token, p50", "首个令牌 p50";
     most_first_tokens: "p90 · p99", "p90 · p99（首个令牌）";

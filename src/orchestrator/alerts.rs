@@ -99,7 +99,7 @@ impl Orchestrator {
         let spent_last_hour = self.spent_last_hour(&rules, watcher, now).await?;
         let budgets = match self.settings().budgets.is_empty() {
             true => Vec::new(),
-            false => self.budgets().await?,
+            false => self.budgets().await?.budgets,
         };
         let account = self.account();
         let balance = match account.balance {

@@ -1,7 +1,7 @@
 //! An operator's words to a running lane: pause, drain, resume, holds, the breaker.
 
 use onelane_actors::protocol::{BreakerMsg, QueueMsg};
-use onelane_core::model::{BreakerSnapshot, BudgetStatus, HoldScope, Refusal, Timestamp};
+use onelane_core::model::{BreakerSnapshot, BudgetStatuses, HoldScope, Refusal, Timestamp, limits};
 
 use super::Orchestrator;
 use crate::error::Error;
@@ -67,10 +67,15 @@ impl Orchestrator {
         }
     }
 
-    /// How the budgets stand: every account that something was spent from or reserved in, and every
-    /// budget that is for all together.
-    pub async fn budgets(&self) -> Result<Vec<BudgetStatus>, Error> {
-        self.ask(|refs, reply| refs.queue.cast(QueueMsg::Budgets { reply }))
+    /// How the budgets stand: every account that something was spent from or reserved in, and every budget that is for all
+    /// together. Of more than a thousand those that are nearest to their limits.
+    pub async fn budgets(&self) -> Result<BudgetStatuses, Error> {
+        self.nearest_budgets(limits::PAGE_ROWS_MAX).await
+    }
+
+    /// The same of so many accounts at most.
+    pub async fn nearest_budgets(&self, most: usize) -> Result<BudgetStatuses, Error> {
+        self.ask(|refs, reply| refs.queue.cast(QueueMsg::Budgets { most, reply }))
             .await
     }
 

@@ -8,6 +8,7 @@ jobs; it listens on 127.0.0.1 at a port that is free, and is gone when this ends
 
 import json
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -34,11 +35,11 @@ VIEWER = "a-viewer-token-of-the-test-of-the-desk"
 JOBS = 100_000
 DEAD = 500
 PAGE_BYTES_MAX = 100_000
-# Of the best of three, by a program without optimisation on a machine that may be busy: a release is painted within 200 ms.
-FIRST_PAINT_MS_MAX = 1_000
+# Of the best of three, by a release; and by a program without optimisation, on a machine that may be busy.
+FIRST_PAINT_MS_MAX = 200 if "release" in Path(sys.argv[1]).parts else 1_000
 WAIT_S = 30
 # Beside those that the navigation leads to.
-PAGES = ["/desk/jobs?status=pending", "/desk/jobs?status=failed"]
+PAGES = ["/desk/jobs?status=pending", "/desk/jobs?status=failed", "/desk/reconciliation", "/desk/config?section=webhooks"]
 
 
 class Daemon:
@@ -278,6 +279,32 @@ class Checks:
         config = self.daemon.ask("GET", "/api/admin/glm/config")
         assert "7" in json.dumps(config).split("maxRetries", 1)[1][:12], config
 
+    def an_empty_list_fills_while_somebody_looks(self):
+        desk = self.desk
+        desk.open("/desk/jobs?userId=nobody-yet")
+        assert not desk.all("#rows tr"), desk.text("main")
+        self.daemon.ask("POST", "/api/glm/jobs", {"prompt": "the first of its user", "userId": "nobody-yet"})
+        desk.until("it is listed", lambda: len(desk.all("#rows tr")) == 1)
+
+    def given_up_notices_are_all_sent_again(self):
+        desk = self.desk
+        desk.open("/desk/alerts?event=webhook.test")
+        for given_up in (1, 2):
+            desk.press("#endpoints .state form button")
+            desk.until("it is given up", lambda: len(desk.all("#deliveries tr .bad")) >= given_up)
+        desk.press("form[action='/desk/alerts/redeliver'] button")
+        desk.until("it asks", lambda: desk.driver.switch_to.alert.accept() or True)
+        said = re.compile(r"([0-9]+) deliveries are on their way again")
+        desk.until("it says how many", lambda: said.search(desk.text("body")))
+        assert int(said.search(desk.text("body")).group(1)) >= 2, desk.text("body")[:400]
+
+    def quota_is_told_and_books_that_differ_are_named(self):
+        desk = self.desk
+        desk.open("/")
+        desk.until("the quota", lambda: "42.0 %" in desk.text("#quota"))
+        desk.open("/desk/reconciliation")
+        assert "they differ" in desk.text("main") and "glm-4.6v" in desk.text("main"), desk.text("main")[:400]
+
     def search_finds_a_job_by_its_text(self):
         desk = self.desk
         desk.open("/")
@@ -310,37 +337,43 @@ class Checks:
     def every_page_is_small_and_soon_there_and_leaves_nobody_out(self):
         desk = self.desk
         faults, slowest = [], 0
-        for size in ((1280, 1000), (390, 844)):
-            desk.driver.set_window_size(*size)
-            for path in desk.pages():
-                paints = []
-                for _ in range(3):
-                    desk.open(path)
-                    paints.append(
-                        desk.driver.execute_async_script(
-                            "const done = arguments[0]; requestAnimationFrame(() => setTimeout(() =>"
-                            "done(performance.getEntriesByName('first-paint')[0]?.startTime ?? 0), 50))"
-                        )
-                    )
-                slowest = max(slowest, min(paints))
-                if not 0 < min(paints) <= FIRST_PAINT_MS_MAX:
-                    faults.append(f"{path} is painted after {min(paints):.0f} ms")
-                bytes_ = desk.driver.execute_script(
-                    "return performance.getEntriesByType('navigation')[0].decodedBodySize"
-                )
-                if bytes_ > PAGE_BYTES_MAX:
-                    faults.append(f"{path} has {bytes_} bytes")
-                if desk.driver.execute_script("return document.documentElement.scrollWidth > innerWidth + 1"):
-                    faults.append(f"{path} is wider than {size[0]} pixels")
-                desk.driver.execute_script(self.axe)
-                found = desk.driver.execute_async_script("axe.run().then(arguments[0])")
-                for one in found["violations"]:
-                    if one["impact"] in ("serious", "critical"):
-                        at = "; ".join(node["html"][:100] for node in one["nodes"][:3])
-                        faults.append(f"{path} at {size[0]}: {one['id']}: {at}")
+        for theme in ("light", "dark"):
+            desk.driver.add_cookie({"name": "onelane_theme", "value": theme})
+            for size in ((1280, 1000), (390, 844)):
+                desk.driver.set_window_size(*size)
+                for path in desk.pages():
+                    slowest = max(slowest, self._look_at(path, theme, size[0], faults))
         desk.driver.set_window_size(1280, 1000)
         print(f"        the slowest page is painted after {slowest:.0f} ms", flush=True)
         assert not faults, "\n".join(faults)
+
+    def _look_at(self, path, theme, width, faults):
+        """Notes what is wrong with a page, and answers how soon it was painted."""
+        desk, paints = self.desk, []
+        for _ in range(3):
+            desk.open(path)
+            paints.append(
+                desk.driver.execute_async_script(
+                    "const done = arguments[0]; requestAnimationFrame(() => setTimeout(() =>"
+                    "done(performance.getEntriesByName('first-paint')[0]?.startTime ?? 0), 50))"
+                )
+            )
+            if 0 < paints[-1] <= FIRST_PAINT_MS_MAX:
+                break
+        if not 0 < min(paints) <= FIRST_PAINT_MS_MAX:
+            faults.append(f"{path} is painted after {min(paints):.0f} ms")
+        bytes_ = desk.driver.execute_script("return performance.getEntriesByType('navigation')[0].decodedBodySize")
+        if bytes_ > PAGE_BYTES_MAX:
+            faults.append(f"{path} has {bytes_} bytes")
+        if desk.driver.execute_script("return document.documentElement.scrollWidth > innerWidth + 1"):
+            faults.append(f"{path} is wider than {width} pixels")
+        desk.driver.execute_script(self.axe)
+        found = desk.driver.execute_async_script("axe.run().then(arguments[0])")
+        for one in found["violations"]:
+            if one["impact"] in ("serious", "critical"):
+                at = "; ".join(node["html"][:100] for node in one["nodes"][:3])
+                faults.append(f"{path}, {theme}, at {width}: {one['id']}: {at}")
+        return min(paints)
 
     def nothing_was_asked_of_others_and_nothing_failed(self):
         desk = self.desk

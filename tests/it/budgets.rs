@@ -49,7 +49,7 @@ async fn racing_submitters_with_eight_slots_never_spend_more_than_the_budget() {
     }
     until("nothing more fits", async || {
         let status = lane.lane().await.unwrap();
-        let standing = &lane.budgets().await.unwrap()[0];
+        let standing = &lane.budgets().await.unwrap().budgets[0];
         status.in_flight == 0
             && status.ready == 0
             && standing.reserved.number() == 0
@@ -58,7 +58,7 @@ async fn racing_submitters_with_eight_slots_never_spend_more_than_the_budget() {
     .await;
     // To the last token, once the last call is on disk.
     until("the books agree", async || {
-        spent(&lane).await == lane.budgets().await.unwrap()[0].spent.number()
+        spent(&lane).await == lane.budgets().await.unwrap().budgets[0].spent.number()
     })
     .await;
     let spent = spent(&lane).await;
@@ -97,7 +97,7 @@ async fn a_user_over_budget_is_in_nobodys_way_over_a_restart_too() {
     let again = lane.call(prompt("again").user("other")).await;
     assert_eq!(again.unwrap().job.status, JobStatus::Completed);
     until_idle(&lane).await;
-    let flood = lane.budgets().await.unwrap();
+    let flood = lane.budgets().await.unwrap().budgets;
     let flood = flood
         .iter()
         .find(|standing| standing.account.user.as_deref() == Some("flood"))
@@ -165,7 +165,7 @@ async fn a_budget_in_money_is_never_exceeded_with_one_slot_and_its_end_is_told()
         let costs = calls.iter().filter_map(|call| call.cost);
         costs.map(|cost| cost.nanos).sum()
     };
-    let standing = &lane.budgets().await.unwrap()[0];
+    let standing = &lane.budgets().await.unwrap().budgets[0];
     until("the last call is on disk", async || {
         u64::try_from(cost().await) == Ok(standing.spent.number())
     })
@@ -319,5 +319,5 @@ async fn an_answer_without_its_tokens_counts_as_what_was_reserved() {
     })
     .await;
     let lane = world.restart(lane).await;
-    assert_eq!(lane.budgets().await.unwrap()[0].spent.number(), 330);
+    assert_eq!(lane.budgets().await.unwrap().budgets[0].spent.number(), 330);
 }

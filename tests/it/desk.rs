@@ -4,6 +4,7 @@
 mod books;
 mod browser;
 mod pages;
+mod watched;
 
 use std::time::Duration;
 

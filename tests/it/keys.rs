@@ -250,7 +250,7 @@ async fn the_budget_of_a_key_stops_that_key_alone_also_after_a_restart() {
     let id = taken["id"].as_str().unwrap().parse().unwrap();
     lane.wait(id).await.unwrap();
     let spent = async |lane: &Orchestrator| {
-        let budgets = lane.budgets().await.unwrap();
+        let budgets = lane.budgets().await.unwrap().budgets;
         assert_eq!(budgets.len(), 1, "{budgets:?}");
         assert!(budgets[0].account.key.is_some());
         budgets[0].spent.number()

@@ -86,7 +86,7 @@ async fn a_model_in_capitals_has_its_price_its_lane_its_budget_and_its_filter() 
     let call = &detail.attempts[0];
     assert_eq!(call.cost, Some(cny(200_000)));
     assert_eq!(call.model, "glm-4.7");
-    let budget = &lane.budgets().await.unwrap()[0];
+    let budget = &lane.budgets().await.unwrap().budgets[0];
     assert_eq!(budget.spent, Amount::Money(cny(200_000)));
     let served = lane.lane().await.unwrap();
     assert!(served.lanes.iter().any(|lane| lane.name == "four"));
@@ -156,7 +156,7 @@ async fn once_a_dearer_model_has_answered_reservations_count_it() {
     }];
     let lane = world.start().await;
     let reserved = async || {
-        let Amount::Money(cost) = lane.budgets().await.unwrap()[0].reserved else {
+        let Amount::Money(cost) = lane.budgets().await.unwrap().budgets[0].reserved else {
             panic!("the budget is in money")
         };
         cost.nanos

@@ -2,6 +2,7 @@
 //! code that says what was wrong: no daemon, a wrong token, an unknown id.
 
 mod account;
+mod all;
 mod batches;
 mod beside;
 mod breaker;
@@ -17,10 +18,12 @@ mod jobs;
 mod keys;
 mod lane;
 mod manual;
+mod reasons;
 mod status;
 mod top;
 mod usage;
 mod waiters;
+mod webhooks;
 
 use std::net::TcpListener;
 use std::process::Command;
@@ -39,6 +42,12 @@ struct World {
     running: Running,
     url: String,
     http: Http,
+}
+
+/// Where nobody listens.
+fn nobody() -> String {
+    let free = TcpListener::bind("127.0.0.1:0").unwrap();
+    format!("http://{}", free.local_addr().unwrap())
 }
 
 impl World {
@@ -121,9 +130,7 @@ impl World {
     /// Every way in which nobody can be asked is told with its code and what to do, as text and as JSON.
     #[track_caller]
     fn check_refusals(&self, words: &str) {
-        let free = TcpListener::bind("127.0.0.1:0").unwrap();
-        let nobody = format!("http://{}", free.local_addr().unwrap());
-        drop(free);
+        let nobody = nobody();
         let mut absent = self.command(words);
         run(absent.env("ONELANE_URL", &nobody)).with(5).noting(&[
             &nobody,
@@ -135,6 +142,12 @@ impl World {
         let ended = run(absent.env("ONELANE_URL", &nobody)).with(5);
         let error: Value = serde_json::from_str(&ended.stderr).unwrap();
         assert_eq!(error["error"]["exitCode"], 5, "{error}");
+        self.check_strangers(words);
+    }
+
+    /// Whoever has no token, or a wrong one, is told which it takes.
+    #[track_caller]
+    fn check_strangers(&self, words: &str) {
         let mut stranger = self.command(words);
         run(stranger.env("ONELANE_ADMIN_TOKEN", "another"))
             .with(2)

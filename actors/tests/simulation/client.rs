@@ -470,7 +470,10 @@ impl Client {
         // A tick, and a look at the disk.
         tokio::time::sleep(Duration::from_millis(2_500)).await;
         let Some(budgets) = self
-            .ask_queue("the budgets", |reply| QueueMsg::Budgets { reply })
+            .ask_queue("the budgets", |reply| QueueMsg::Budgets {
+                most: usize::MAX,
+                reply,
+            })
             .await
         else {
             return;
@@ -500,7 +503,7 @@ impl Client {
         }
         let day = state.history.latest().calendar.day(now.wall);
         let mut wrong = Vec::new();
-        for status in budgets {
+        for status in budgets.budgets {
             let calendar = &state.history.latest().calendar;
             if status.until != status.period.end(calendar, day) {
                 wrong.push(format!("at {} the budget is {status:?}", now.wall));

@@ -61,6 +61,9 @@ pub(crate) enum RemoteVerb {
     /// Look at budgets, and set them
     #[command(subcommand)]
     Budget(BudgetVerb),
+    /// List notices to webhooks, send test notices, send again what was given up
+    #[command(subcommand)]
+    Webhooks(WebhooksVerb),
     /// Print events as they happen
     Events(EventsArgs),
     /// Show the lane as it goes, on the whole terminal; q ends
@@ -151,6 +154,64 @@ pub(crate) struct OpenBreakerArgs {
     /// Shown wherever the breaker is
     #[arg(long, value_name = "TEXT")]
     pub(crate) reason: Option<String>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum WebhooksVerb {
+    /// List deliveries, newest first
+    Ls(ListDeliveriesArgs),
+    /// List the endpoints that notices go to
+    Endpoints,
+    /// Send a notice to try whether it arrives
+    Test(TestWebhooksArgs),
+    /// Send deliveries again
+    Redeliver(RedeliverArgs),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ListDeliveriesArgs {
+    /// With this status: pending, delivered or failed
+    #[arg(long, value_name = "STATUS")]
+    pub(crate) status: Option<String>,
+    /// To this endpoint
+    #[arg(long, value_name = "NAME")]
+    pub(crate) endpoint: Option<String>,
+    /// Deliveries that are shown
+    #[arg(long, value_name = "N", default_value_t = 20)]
+    pub(crate) limit: usize,
+    /// Go on where the list before ended
+    #[arg(long, value_name = "CURSOR")]
+    pub(crate) cursor: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct TestWebhooksArgs {
+    /// The endpoint's name [default: all of them]
+    #[arg(value_name = "ENDPOINT")]
+    pub(crate) endpoint: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct RedeliverArgs {
+    /// Their ids, as `webhooks ls` tells them
+    #[arg(
+        value_name = "DELIVERY",
+        required_unless_present_any = ["all", "endpoint"],
+        conflicts_with_all = ["all", "endpoint", "dry_run", "yes"]
+    )]
+    pub(crate) deliveries: Vec<u64>,
+    /// All that were given up
+    #[arg(long, conflicts_with = "endpoint")]
+    pub(crate) all: bool,
+    /// Those to this endpoint that were given up
+    #[arg(long, value_name = "NAME")]
+    pub(crate) endpoint: Option<String>,
+    /// Only say how many it would be
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+    /// Don't ask whether that many are meant
+    #[arg(long, short)]
+    pub(crate) yes: bool,
 }
 
 #[derive(Debug, Subcommand)]

@@ -31,11 +31,13 @@ async fn list(daemon: &Daemon, json: bool) -> Result<Exit, CliError> {
     let answer = daemon
         .get("/api/admin/glm/budgets", &Query::default())
         .await?;
-    answer.tell(json, |Budgets { budgets }| text(&budgets))?;
+    answer.tell(json, |Budgets { budgets, left_out }| {
+        text(&budgets, left_out)
+    })?;
     Ok(Exit::Done)
 }
 
-fn text(budgets: &[Budget]) -> String {
+fn text(budgets: &[Budget], left_out: u64) -> String {
     if budgets.is_empty() {
         return "no budget is set, or none was used yet\n`onelane budget set NAME \"50 CNY/day\"` sets one".to_owned();
     }
@@ -67,7 +69,11 @@ fn text(budgets: &[Budget]) -> String {
     };
     let rows: Vec<_> = budgets.iter().map(row).collect();
     let head = ["BUDGET", "OF", "SPENT", "LIMIT", "LEFT", "BEYOND", "ENDS"];
-    format!("{}\n{} in all", fitting(head, &rows), rows.len())
+    let more = match left_out {
+        0 => String::new(),
+        more => format!("; and {more} more, farther from their limits"),
+    };
+    format!("{}\n{} in all{more}", fitting(head, &rows), rows.len())
 }
 
 async fn set(args: &SetBudgetArgs, daemon: &Daemon, json: bool) -> Result<Exit, CliError> {

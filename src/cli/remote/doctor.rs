@@ -436,7 +436,7 @@ async fn running(daemon: &Daemon, findings: &mut Findings) {
         quota(&account, findings);
     }
     let budgets = daemon.get("/api/admin/glm/budgets", &none).await;
-    if let Ok(Budgets { budgets }) = budgets.and_then(|answer| answer.read()) {
+    if let Ok(Budgets { budgets, .. }) = budgets.and_then(|answer| answer.read()) {
         for budget in budgets.iter().filter(|budget| budget.short) {
             let told = format!(
                 "{}: {} of {} spent",

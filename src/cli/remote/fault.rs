@@ -156,6 +156,14 @@ fn judge(kind: &str, daemon: &Daemon) -> (Exit, Option<String>) {
         "unknown-job" => (Exit::Usage, help("`onelane jobs ls` lists the jobs")),
         "unknown-batch" => (Exit::Usage, help("`onelane batch ls` lists the batches")),
         "unknown-key" => (Exit::Usage, help("`onelane keys ls` lists the client keys")),
+        "unknown-delivery" => (
+            Exit::Usage,
+            help("`onelane webhooks ls` lists the deliveries"),
+        ),
+        "unknown-endpoint" => (
+            Exit::Usage,
+            help("`onelane webhooks endpoints` lists the endpoints"),
+        ),
         "unknown-hold" => (Exit::Usage, help("`onelane holds ls` lists what is held")),
         "wrong-status"
         | "dead-key"

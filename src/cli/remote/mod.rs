@@ -39,6 +39,7 @@ mod top;
 mod url;
 mod usage;
 mod waiters;
+mod webhooks;
 mod words;
 
 pub(crate) use batches::batch;
@@ -73,6 +74,7 @@ pub(crate) async fn remote(
             None => usage::usage(&verb.usage, &daemon, json).await,
         },
         RemoteVerb::Budget(verb) => budgets::budget(verb, &daemon, json).await,
+        RemoteVerb::Webhooks(verb) => webhooks::webhooks(verb, &daemon, json).await,
         RemoteVerb::Events(args) => events::events(&args, &daemon, json).await,
         RemoteVerb::Top(args) => Box::pin(top::top(&args, &daemon, json)).await,
         RemoteVerb::Compare(args) => Box::pin(compare::compare(&args, &daemon, json)).await,

@@ -242,8 +242,12 @@ pub(super) struct Budget {
 }
 
 #[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub(super) struct Budgets {
     pub(super) budgets: Vec<Budget>,
+    /// Accounts that the daemon did not tell of.
+    #[serde(default)]
+    pub(super) left_out: u64,
 }
 
 /// A row of statistics.

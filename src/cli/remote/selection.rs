@@ -162,39 +162,67 @@ pub(super) async fn carry_out(
         }
         (true, ..) => {}
     }
-    let body = |dry_run: bool| {
-        let mut body = Map::new();
-        match args.all {
-            true => body.insert("all".to_owned(), json!(true)),
-            false => body.insert("filter".to_owned(), Value::Object(filter.clone())),
-        };
-        if dry_run {
-            body.insert("dryRun".to_owned(), json!(true));
-        }
-        if let Some((name, value)) = &order.with {
-            body.insert((*name).to_owned(), value.clone());
-        }
-        Value::Object(body)
+    let mut body = Map::new();
+    match args.all {
+        true => body.insert("all".to_owned(), json!(true)),
+        false => body.insert("filter".to_owned(), Value::Object(filter)),
     };
-    if !args.yes || args.dry_run {
-        let would = daemon.post(&path, &body(true)).await?;
-        let Changed { count } = would.read()?;
-        let jobs = counted(count, "job", "jobs");
-        if args.dry_run || count == 0 {
-            would.tell(json, |_: Changed| format!("{jobs} would be {}", order.done))?;
-            return Ok(Exit::Done);
-        }
-        let what = order.done;
-        if !is_meant(&format!("{jobs} will be {what}"))? {
-            return Err(
-                CliError::usage(format!("{jobs} would be {what}, and nobody said yes"))
-                    .help("say --yes, or --dry-run to look alone"),
-            );
-        }
+    if let Some((name, value)) = order.with {
+        body.insert(name.to_owned(), value);
     }
-    let done = daemon.post(&path, &body(false)).await?;
-    done.tell(json, |Changed { count }| told(count, &order))?;
-    Ok(Exit::Done)
+    let many = Many {
+        path,
+        body,
+        nouns: ["job", "jobs"],
+        done: order.done,
+    };
+    many.carry_out(args.dry_run, args.yes, daemon, json).await
+}
+
+/// All that a body names, to be changed once it is known how many they are.
+pub(super) struct Many {
+    pub(super) path: String,
+    pub(super) body: Map<String, Value>,
+    /// One of them, and several.
+    pub(super) nouns: [&'static str; 2],
+    /// What they are then.
+    pub(super) done: &'static str,
+}
+
+impl Many {
+    /// Changes them, unless that is only a try or nobody says yes.
+    pub(super) async fn carry_out(
+        self,
+        dry_run: bool,
+        yes: bool,
+        daemon: &Daemon,
+        json: bool,
+    ) -> Result<Exit, CliError> {
+        let ([one, more], done) = (self.nouns, self.done);
+        if !yes || dry_run {
+            let mut body = self.body.clone();
+            body.insert("dryRun".to_owned(), json!(true));
+            let would = daemon.post(&self.path, &Value::Object(body)).await?;
+            let Changed { count } = would.read()?;
+            let all = counted(count, one, more);
+            if dry_run || count == 0 {
+                would.tell(json, |_: Changed| format!("{all} would be {done}"))?;
+                return Ok(Exit::Done);
+            }
+            if !is_meant(&format!("{all} will be {done}"))? {
+                return Err(
+                    CliError::usage(format!("{all} would be {done}, and nobody said yes"))
+                        .help("say --yes, or --dry-run to look alone"),
+                );
+            }
+        }
+        let changed = daemon.post(&self.path, &Value::Object(self.body)).await?;
+        changed.tell(json, |Changed { count }| {
+            let be = if count == 1 { "is" } else { "are" };
+            format!("{} {be} {done}", counted(count, one, more))
+        })?;
+        Ok(Exit::Done)
+    }
 }
 
 fn told(count: u64, order: &Order) -> String {

@@ -11,6 +11,8 @@
     (element.contains(document.activeElement) &&
       document.activeElement.matches("input, select, textarea"));
 
+  const parts = (page) => [...page.querySelectorAll("main [data-live][id]")].map((part) => part.id).join();
+
   let fetching = false;
   let again = false;
   const refresh = async () => {
@@ -20,13 +22,19 @@
     }
     fetching = true;
     try {
-      const answer = await fetch(location.href, { headers: { accept: "text/html" } });
+      const answer = await fetch(location.href, {
+        headers: { accept: "text/html", "onelane-watch": "1" },
+      });
       if (answer.redirected && new URL(answer.url).pathname === "/desk/login") {
         location.reload();
         return;
       }
       if (!answer.ok) return;
       const fresh = new DOMParser().parseFromString(await answer.text(), "text/html");
+      const main = document.getElementById("main");
+      const fill = fresh.getElementById("main");
+      // A list that was empty, or is now: there is nothing to put the one in the place of.
+      if (fill && parts(document) !== parts(fresh) && !isBusy(main)) main.replaceChildren(...fill.childNodes);
       const row = [...rows()].indexOf(document.querySelector("tr.at"));
       for (const old of document.querySelectorAll("[data-live][id]")) {
         const now = fresh.getElementById(old.id);

@@ -649,6 +649,52 @@ async fn a_test_notice_is_sent_from_its_page_shown_with_its_tries_and_sent_again
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn all_deliveries_that_were_given_up_are_sent_again_from_their_page_with_their_count() {
+    const ALERTS: &str = "/desk/alerts";
+    let (_world, lane, api, receiver) = with_receiver().await;
+    let mut browser = Browser::of(&api);
+    browser.token = Some(page(&browser, ALERTS).await.form_token());
+    let back = [("back", ALERTS)];
+    receiver.answers(410);
+    for given_up in 1..=3 {
+        browser.post("/desk/alerts/test", &back).await;
+        until_shown(&browser, ALERTS, &format!("({given_up})")).await;
+    }
+    receiver.answers(204);
+    let sent = browser.post("/desk/alerts/redeliver", &back).await;
+    assert_eq!(sent.status, 303, "{sent:?}");
+    let to = sent.header("location");
+    assert!(
+        to.contains("note=redelivered-many") && to.contains("n=3"),
+        "{to}"
+    );
+    tells(
+        &page(&browser, to).await,
+        &["3 deliveries are on their way again."],
+    );
+    until("all are delivered", async || {
+        let delivered = page(&browser, "/desk/alerts?status=delivered").await;
+        delivered.text.matches("HTTP 204").count() == 3
+    })
+    .await;
+    let nothing_left = page(&browser, ALERTS).await;
+    assert!(!nothing_left.actions().contains(&"/desk/alerts/redeliver"));
+    let taken = receiver.taken();
+    let ids: std::collections::BTreeSet<_> = taken.iter().map(|notice| notice.id()).collect();
+    assert_eq!(
+        (taken.len(), ids.len()),
+        (6, 3),
+        "three notices, each sent twice"
+    );
+    // It is on record with its count.
+    tells(
+        &page(&browser, "/desk/audit").await,
+        &["webhooks/redeliver", ">3<"],
+    );
+    stop(lane, 1_000).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_viewer_sees_the_books_and_no_action_and_is_refused_each() {
     let (_world, lane, api) = desk(with_tokens()).await;
     let (admin, viewer) = (

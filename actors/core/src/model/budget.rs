@@ -288,6 +288,17 @@ impl BudgetStatus {
     }
 }
 
+/// How budgets stand: as many accounts as were asked for at most.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, schemars::JsonSchema)]
+#[schemars(rename = "BudgetsAnswer")]
+#[serde(rename_all = "camelCase")]
+pub struct BudgetStatuses {
+    /// The accounts, in the order of their names.
+    pub budgets: Vec<BudgetStatus>,
+    /// Accounts that are not among them: they are farther from their limits.
+    pub left_out: u64,
+}
+
 /// Why a new job is not taken.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum BudgetRefusal {

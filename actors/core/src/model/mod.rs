@@ -74,8 +74,8 @@ pub use batch_input::{
     BatchInput, BatchProgress, BatchSettings, InputChange, InputStage, LineFault,
 };
 pub use budget::{
-    Amount, Budget, BudgetKey, BudgetRefusal, BudgetRules, BudgetScope, BudgetStatus, OverBudget,
-    Payer, Period, Reserve,
+    Amount, Budget, BudgetKey, BudgetRefusal, BudgetRules, BudgetScope, BudgetStatus,
+    BudgetStatuses, OverBudget, Payer, Period, Reserve,
 };
 pub use calendar::Calendar;
 pub use call::{Billing, CallOutcome, CallRecord, Substitution};

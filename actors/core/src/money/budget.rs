@@ -5,11 +5,14 @@
 //! is reserved is on record with the open attempts and with the calls that were maybe billed. So
 //! nothing can be lost or counted twice by a crash, and a budget may be changed at any moment.
 
+mod accounts;
 mod news;
 mod status;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+
+use accounts::{Accounts, Counter};
 
 use crate::model::{
     Amount, AttemptNo, Billing, Budget, BudgetKey, BudgetRefusal, BudgetStatus, Calendar,
@@ -47,15 +50,6 @@ pub enum Fit {
     Never(BudgetKey),
 }
 
-/// What an account has come to in one of its periods.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-struct Counter {
-    spent: u64,
-    in_doubt: u64,
-    warned: bool,
-    used_up: bool,
-}
-
 /// A reservation, and whom it is for.
 #[derive(Debug, Clone)]
 struct Reserved {
@@ -70,8 +64,7 @@ pub struct Budgets {
     budgets: BTreeMap<Arc<str>, Budget>,
     calendar: Calendar,
     today: Day,
-    /// By account and the first day of its period.
-    periods: BTreeMap<(BudgetKey, Day), Counter>,
+    accounts: Accounts,
     /// What open attempts have reserved. It counts for whichever period it is.
     open: BTreeMap<JobId, Reserved>,
     /// The same, by account.
@@ -129,8 +122,9 @@ impl Budgets {
                     row.budgeted_tokens(),
                 );
                 if spent > 0 {
-                    let counter = budgets.counter(&account, row.key.day);
-                    counter.spent = counter.spent.saturating_add(spent);
+                    budgets.change(&account, row.key.day, |counter| {
+                        counter.spent = counter.spent.saturating_add(spent);
+                    });
                 }
             }
         }
@@ -328,11 +322,7 @@ impl Budgets {
         // What was spent on a day that had passed may have been forgotten.
         self.stale |= today < self.today;
         self.today = today;
-        let budgets = &self.budgets;
-        self.periods.retain(|(account, day), _| {
-            let budget = budgets.get(&account.budget);
-            budget.is_some_and(|budget| *day >= budget.rules.period.first_day(today))
-        });
+        self.accounts.turn(&self.budgets, today);
         self.thawed = true;
     }
 
@@ -391,18 +381,25 @@ impl Budgets {
 
     fn current(&self, account: &BudgetKey) -> Counter {
         let first = self.first_day(account, self.today);
-        let counter = first.and_then(|day| self.periods.get(&(account.clone(), day)));
-        counter.copied().unwrap_or_default()
+        let counter = first.and_then(|day| self.accounts.counter(account, day));
+        counter.unwrap_or_default()
     }
 
     fn gone(&self, account: &BudgetKey) -> u64 {
-        let counter = self.current(account);
-        counter.spent.saturating_add(counter.in_doubt)
+        self.current(account).gone()
     }
 
-    fn counter(&mut self, account: &BudgetKey, day: Day) -> &mut Counter {
+    /// Changes what an account has come to in the period of a day.
+    fn change<T>(
+        &mut self,
+        account: &BudgetKey,
+        day: Day,
+        change: impl FnOnce(&mut Counter) -> T,
+    ) -> T {
         let first = self.first_day(account, day).unwrap_or(day);
-        self.periods.entry((account.clone(), first)).or_default()
+        let is_under_way = self.first_day(account, self.today) == Some(first);
+        let rules = (&self.budgets, is_under_way);
+        self.accounts.change((account, first), rules, change)
     }
 
     fn over(&self, account: &BudgetKey) -> OverBudget {
@@ -450,8 +447,9 @@ impl Budgets {
         for account in self.accounts_of(payer, model) {
             let amount = self.amount(&account, |currency| in_currency(cost, currency), tokens);
             if amount > 0 {
-                let counter = self.counter(&account, day);
-                counter.spent = counter.spent.saturating_add(amount);
+                self.change(&account, day, |counter| {
+                    counter.spent = counter.spent.saturating_add(amount);
+                });
                 self.warn(&account, day);
             }
         }
@@ -478,8 +476,9 @@ impl Budgets {
     fn count_doubt(&mut self, reserved: &Reserved, day: Day, change: fn(u64, u64) -> u64) {
         for account in self.accounts_of(&reserved.payer, &reserved.model) {
             let amount = self.of_reserve(&account, reserved.reserve);
-            let counter = self.counter(&account, day);
-            counter.in_doubt = change(counter.in_doubt, amount);
+            self.change(&account, day, |counter| {
+                counter.in_doubt = change(counter.in_doubt, amount);
+            });
             self.warn(&account, day);
         }
     }

@@ -113,7 +113,7 @@ fn used_up(budgets: &mut Budgets) -> Vec<bool> {
 fn starts_alike(budgets: &Budgets, call: &CallRecord) {
     let ledger = ledger_of(std::slice::from_ref(call));
     let again = Budgets::load(&settings(vec![all(100)]), &ledger, [], None, NOW);
-    assert_eq!(again.statuses(), budgets.statuses());
+    assert_eq!(again.statuses(10), budgets.statuses(10));
 }
 
 fn account(budget: &str, user: Option<&str>, model: Option<&str>) -> BudgetKey {
@@ -145,8 +145,8 @@ fn the_budget_of_a_client_key_counts_its_own_calls_alone_and_outlives_a_restart(
     b.settle(&call);
     assert!(!fits(&b, &own, 71) && fits(&b, &own, 70));
     let again = Budgets::load(&settings(vec![budget]), &ledger_of(&[call]), [], None, NOW);
-    assert_eq!(again.statuses(), b.statuses());
-    assert_eq!(again.statuses()[0].account.key, Some(key));
+    assert_eq!(again.statuses(10), b.statuses(10));
+    assert_eq!(again.statuses(10).budgets[0].account.key, Some(key));
     let refusal = again.refuses(&own, "m", of(101)).unwrap().to_string();
     assert!(
         refusal.contains("budget all allows 100 tokens"),
@@ -168,7 +168,7 @@ fn a_doubt_lapses_after_its_time_and_not_before() {
     call.reserved = Some(of(70));
     let ledger = ledger_of(&[call]);
     let mut budgets = Budgets::load(&settings, &ledger, [], None, NOW);
-    let kept = |budgets: &Budgets| budgets.statuses()[0].in_doubt.number();
+    let kept = |budgets: &Budgets| budgets.statuses(10).budgets[0].in_doubt.number();
     let before = kept(&budgets);
     assert!(before > 0);
     assert_eq!(budgets.next_roll(), Some(NOW.plus_ms(60_000)));
@@ -194,7 +194,7 @@ fn a_doubt_lapses_no_later_for_a_clock_that_is_set_back() {
     let noon = NOW.plus_ms(12 * 3_600_000);
     call.ended_at = noon;
     let ledger = ledger_of(&[call]);
-    let kept = |budgets: &Budgets| budgets.statuses()[0].in_doubt.number();
+    let kept = |budgets: &Budgets| budgets.statuses(10).budgets[0].in_doubt.number();
     let back = noon.minus_ms(3_600_000);
     let mut before = Budgets::load(&settings, &ledger, [], None, noon);
     before.roll(back);
@@ -221,7 +221,7 @@ fn what_is_reserved_is_taken_until_it_is_settled_for_what_it_cost() {
     b.settle(&ended(1, "u", "m", 10));
     assert_eq!(fit(&b, "u", "m", of(90)), Fit::Now);
     assert_eq!(fit(&b, "u", "m", of(91)), Fit::Never(shared()));
-    let status = &b.statuses()[0];
+    let status = &b.statuses(10).budgets[0];
     assert_eq!((status.spent.number(), status.reserved.number()), (10, 0));
 }
 
@@ -256,7 +256,7 @@ fn a_call_that_was_maybe_billed_stays_reserved_until_somebody_finds_out() {
     starts_alike(&b, &call);
     b.take_thawed();
     b.resolve(call.job_id, call.attempt, &found_out(true, 25));
-    let status = &b.statuses()[0];
+    let status = &b.statuses(10).budgets[0];
     assert_eq!((status.spent.number(), status.in_doubt.number()), (25, 0));
     assert!(b.take_thawed(), "who waited for it may fit now");
 }
@@ -268,7 +268,7 @@ fn an_answer_without_its_tokens_is_taken_for_what_was_reserved() {
     let mut call = ended(1, "u", "m", 0);
     call.reserved = Some(of(60));
     b.settle(&call);
-    assert_eq!(b.statuses()[0].spent.number(), 60);
+    assert_eq!(b.statuses(10).budgets[0].spent.number(), 60);
     starts_alike(&b, &call);
 }
 
@@ -279,7 +279,7 @@ fn a_new_day_begins_with_nothing_spent_and_a_month_goes_on() {
         of_all("month", Period::Month, 100),
     ]);
     let seen = |b: &Budgets| -> Vec<(u64, u64)> {
-        let statuses = b.statuses();
+        let statuses = b.statuses(10).budgets;
         statuses
             .iter()
             .map(|s| (s.spent.number(), s.reserved.number()))
@@ -402,7 +402,7 @@ fn sums_that_no_number_holds_stop_everything() {
     let calls = ["a", "b"].map(|user| ended(1, user, "m", u64::MAX));
     let ledger = ledger_of(&calls);
     let b = Budgets::load(&settings(vec![all(100)]), &ledger, [], None, NOW);
-    assert_eq!(b.statuses()[0].spent.number(), u64::MAX);
+    assert_eq!(b.statuses(10).budgets[0].spent.number(), u64::MAX);
     assert_ne!(fit(&b, "u", "m", of(1)), Fit::Now);
 }
 
@@ -474,7 +474,7 @@ proptest! {
                         .iter()
                         .map(|(n, user, tokens)| (sample::job_id(*n), user.as_str().into(), "m", of(*tokens)));
                     let again = Budgets::load(&settings, &ledger, reserved, None, NOW);
-                    let known = |b: &Budgets| b.statuses().into_iter()
+                    let known = |b: &Budgets| b.statuses(1_000).budgets.into_iter()
                         .filter(|s| s.gone() + s.reserved.number() > 0)
                         // What was told before a doubt was resolved is not known any more.
                         .map(|s| BudgetStatus { warned: false, ..s }).collect::<Vec<_>>();
@@ -483,9 +483,63 @@ proptest! {
                 }
                 Step::End(..) => {}
             }
-            for status in b.statuses() {
+            for status in b.statuses(1_000).budgets {
                 prop_assert!(status.gone() + status.reserved.number() <= status.limit.number(), "{:?}", status);
             }
         }
     }
+}
+
+#[test]
+fn how_budgets_stand_costs_the_same_with_a_hundred_thousand_users() {
+    const USERS: u64 = 100_000;
+    let each = tokens(
+        "each",
+        Period::Day,
+        BudgetScope::Each,
+        BudgetScope::All,
+        1_000,
+    );
+    let mut b = load(vec![all(u64::MAX), each]);
+    for n in 0..USERS {
+        let user = format!("user-{n}");
+        b.settle(&ended(n, &user, "m", n % 900));
+    }
+    b.settle(&ended(USERS, "user-77", "m", 900));
+    b.accounts.take_walked();
+    let shares = b.shares();
+    let of = |name: &str| {
+        let mut named = shares.iter().filter(|(of, _)| of.as_deref() == Some(name));
+        named.next().unwrap().1
+    };
+    assert_eq!(shares.len(), 2);
+    assert_eq!(of("each"), 0.977);
+    assert!(b.accounts.take_walked() <= 2, "a scrape");
+    let told = b.statuses(100);
+    assert!(b.accounts.take_walked() <= 100, "a page");
+    assert_eq!(
+        (told.budgets.len(), told.left_out),
+        (100, USERS + 1 - 112 - 100)
+    );
+    let fullest = |status: &&BudgetStatus| status.spent.number() == 977;
+    let fullest = told.budgets.iter().find(fullest).unwrap();
+    assert_eq!(fullest.account.user.as_deref(), Some("user-77"));
+    let nearest = |status: &BudgetStatus| status.account.user.is_none() || status.gone() >= 898;
+    assert!(told.budgets.iter().all(nearest), "{told:#?}");
+    // One into which something did not fit is told before all that are nearer to their limits.
+    b.note_refusal(&BudgetKey {
+        user: Some("user-1".into()),
+        ..fullest.account.clone()
+    });
+    let told = b.statuses(10);
+    assert!(
+        told.budgets
+            .iter()
+            .any(|status| status.short && status.spent.number() == 1)
+    );
+    // Another day.
+    b.roll(NOW.plus_ms(crate::model::limits::DAY_MS));
+    assert_eq!(b.statuses(10).budgets.len(), 1);
+    assert_eq!(b.shares().len(), 2);
+    assert!(b.shares().iter().all(|(_, share)| *share == 0.0));
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::gate::{Around, Asks, Gate, less_urgent, payer_of};
 use super::{Effect, Scheduler};
 use crate::model::{
-    AttemptNo, Billing, BudgetRefusal, BudgetStatus, JobEntry, JobId, Payer, Reserve, Settings,
+    AttemptNo, Billing, BudgetRefusal, BudgetStatuses, JobEntry, JobId, Payer, Reserve, Settings,
     Timestamp, WorstCase,
 };
 use crate::money::budget::{BudgetNews, Fit, Ledger};
@@ -54,10 +54,11 @@ impl Scheduler {
         self.gate.take_news()
     }
 
-    /// How the budgets stand.
+    /// How the budgets stand, so many accounts at most, by
+    /// [`Budgets::statuses`](crate::money::budget::Budgets::statuses).
     #[must_use]
-    pub fn statuses(&self) -> Vec<BudgetStatus> {
-        self.gate.statuses()
+    pub fn statuses(&self, most: usize) -> BudgetStatuses {
+        self.gate.statuses(most)
     }
 
     /// What is gone of each budget, by [`Budgets::shares`](crate::money::budget::Budgets::shares).

@@ -373,7 +373,7 @@ fn the_first_call_that_ends_in_a_new_day_is_spent_in_it() {
     let tomorrow = world.lane.gate.budgets().next_roll().unwrap();
     world.now = tomorrow.plus_ms(1);
     world.end_with(job, 70);
-    assert_eq!(world.lane.statuses()[0].spent.number(), 70);
+    assert_eq!(world.lane.statuses(10).budgets[0].spent.number(), 70);
 }
 
 #[test]
@@ -467,10 +467,10 @@ fn a_call_that_no_budget_counted_when_it_was_sent_is_reserved_for_when_it_ends_i
     ask_for(&mut world, "ada", 80);
     world.ack_all();
     world.set_budgets(vec![all(100)]);
-    assert_eq!(world.lane.statuses()[0].reserved.number(), 80);
+    assert_eq!(world.lane.statuses(10).budgets[0].reserved.number(), 80);
     world.crash();
     world.ack_all();
-    let status = &world.lane.statuses()[0];
+    let status = &world.lane.statuses(10).budgets[0];
     assert_eq!(
         (status.in_doubt.number(), status.reserved.number()),
         (80, 0)
@@ -555,7 +555,7 @@ proptest! {
                 acks += 1;
                 prop_assert!(acks < 200, "the disk works without end: {:?}", world.in_work);
             }
-            for status in world.lane.statuses() {
+            for status in world.lane.statuses(1_000).budgets {
                 let within = status.gone() + status.reserved.number() <= status.limit.number();
                 prop_assert!(within || lowered, "{:?}", status);
             }

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use super::parked::{Need, Parked};
 use super::{Track, routes};
 use crate::model::{
-    AttemptNo, Billing, BudgetKey, BudgetRefusal, BudgetStatus, BudgetWait, CallRecord, JobEntry,
+    AttemptNo, Billing, BudgetKey, BudgetRefusal, BudgetStatuses, BudgetWait, CallRecord, JobEntry,
     JobId, Payer, Reserve, SchedulerState, Settings, Timestamp, limits,
 };
 use crate::money::budget::{BudgetNews, Budgets, Fit, Ledger};
@@ -100,9 +100,9 @@ impl Gate {
         self.budgets.shares()
     }
 
-    /// How the budgets stand.
-    pub(super) fn statuses(&self) -> Vec<BudgetStatus> {
-        self.budgets.statuses()
+    /// How the budgets stand, so many accounts at most.
+    pub(super) fn statuses(&self, most: usize) -> BudgetStatuses {
+        self.budgets.statuses(most)
     }
 
     /// Why a new job is not let in, if it is not.

@@ -6,16 +6,17 @@ use crate::model::{BudgetKey, Day};
 impl Budgets {
     /// Repeats no news of a budget that has not changed.
     pub(super) fn remember_what_was_told(&mut self, before: Option<&Self>) {
-        for (account, day) in self.periods.keys().cloned().collect::<Vec<_>>() {
+        for (account, day) in self.accounts.all() {
             let Some(before) = before else {
                 self.warn(&account, day);
                 continue;
             };
             if before.budgets.get(&account.budget) == self.budgets.get(&account.budget)
-                && let Some(told) = before.periods.get(&(account.clone(), day)).copied()
+                && let Some(told) = before.accounts.counter(&account, day)
             {
-                let counter = self.counter(&account, day);
-                (counter.warned, counter.used_up) = (told.warned, told.used_up);
+                self.change(&account, day, |counter| {
+                    (counter.warned, counter.used_up) = (told.warned, told.used_up);
+                });
             }
             self.warn(&account, day);
         }
@@ -31,9 +32,10 @@ impl Budgets {
     }
 
     pub(super) fn tell_used_up(&mut self, account: &BudgetKey, day: Day) {
-        if !std::mem::replace(&mut self.counter(account, day).used_up, true)
-            && let Some(status) = self.status(account)
-        {
+        let was_told = self.change(account, day, |counter| {
+            std::mem::replace(&mut counter.used_up, true)
+        });
+        if !was_told && let Some(status) = self.status(account) {
             self.news.push(BudgetNews {
                 status,
                 used_up: true,
@@ -66,7 +68,9 @@ impl Budgets {
         let reached = u128::from(gone) * 100 >= u128::from(allowed) * u128::from(percent);
         if percent > 0
             && reached
-            && !std::mem::replace(&mut self.counter(account, day).warned, true)
+            && !self.change(account, day, |counter| {
+                std::mem::replace(&mut counter.warned, true)
+            })
             && let Some(status) = self.status(account)
         {
             self.news.push(BudgetNews {

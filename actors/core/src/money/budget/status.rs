@@ -1,10 +1,10 @@
 //! The status of budgets: limit, spent, reserved, in doubt, and until when.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::Budgets;
-use crate::model::{Budget, BudgetKey, BudgetScope, BudgetStatus};
+use crate::model::{Budget, BudgetKey, BudgetScope, BudgetStatus, BudgetStatuses};
 
 impl Budgets {
     /// How an account stands.
@@ -29,29 +29,30 @@ impl Budgets {
     }
 
     /// What is gone in the period under way, 1 being all: of every budget the fullest account. Those of client keys are
-    /// one, without a name. No account is cloned: there may be one for every user.
+    /// one, without a name. It costs what the budgets cost, however many accounts there are.
     #[must_use]
     pub fn shares(&self) -> Vec<(Option<Arc<str>>, f64)> {
-        let mut gone: BTreeMap<&Arc<str>, u64> = BTreeMap::new();
-        for ((account, day), counter) in &self.periods {
-            if self.first_day(account, self.today) == Some(*day) {
-                let most = gone.entry(&account.budget).or_default();
-                *most = (*most).max(counter.spent.saturating_add(counter.in_doubt));
-            }
-        }
-        let share = |(name, budget): (&Arc<str>, &Budget)| {
-            let gone = gone.get(name).copied().unwrap_or(0);
-            let name = budget.key.is_none().then(|| Arc::clone(name));
-            (name, gone as f64 / budget.limit.number().max(1) as f64)
+        let fullest = |group: Option<&Arc<str>>| {
+            let account = self.accounts.fullest(group)?;
+            let limit = self.budgets.get(&account.budget)?.limit.number();
+            Some(self.gone(account) as f64 / limit.max(1) as f64)
         };
-        self.budgets.iter().map(share).collect()
+        let named = self.budgets.iter();
+        let named = named.filter(|(_, budget)| budget.key.is_none());
+        let mut groups: Vec<Option<&Arc<str>>> = named.map(|(name, _)| Some(name)).collect();
+        if groups.len() < self.budgets.len() {
+            groups.push(None);
+        }
+        let share = |group: Option<&Arc<str>>| (group.cloned(), fullest(group).unwrap_or(0.0));
+        groups.into_iter().map(share).collect()
     }
 
-    /// How every account stands that something was spent from or reserved in, and every budget that is
-    /// for all.
+    /// How accounts stand that something was spent from or reserved in, and every budget that is for all; of more than so
+    /// many those of everybody, those into which something did not fit, and those that are nearest to their limits. In
+    /// the order of their names.
     #[must_use]
-    pub fn statuses(&self) -> Vec<BudgetStatus> {
-        let all = |(name, budget): (&Arc<str>, &Budget)| {
+    pub fn statuses(&self, most: usize) -> BudgetStatuses {
+        let of_all = |(name, budget): (&Arc<str>, &Budget)| {
             let shared = budget.users == BudgetScope::All && budget.models == BudgetScope::All;
             shared.then(|| BudgetKey {
                 budget: Arc::clone(name),
@@ -60,19 +61,37 @@ impl Budgets {
                 key: budget.key,
             })
         };
-        let current = self
-            .periods
-            .keys()
-            .filter(|(account, day)| self.first_day(account, self.today) == Some(*day));
-        let accounts: BTreeSet<BudgetKey> = current
-            .map(|(account, _)| account)
-            .chain(self.held.keys())
-            .cloned()
-            .chain(self.budgets.iter().filter_map(all))
+        let is_counted = |account: &BudgetKey| {
+            let budget = self.budgets.get(&account.budget);
+            budget.is_some_and(|budget| self.accounts.has(account, budget, self.today))
+        };
+        // No more of them than there are budgets and open calls.
+        let beside: BTreeSet<BudgetKey> = self
+            .budgets
+            .iter()
+            .filter_map(of_all)
+            .chain(self.held.keys().cloned())
+            .filter(|account| !is_counted(account))
             .collect();
-        accounts
+        let total = self.accounts.len() + beside.len();
+        let named = self.budgets.iter();
+        let named = named.filter(|(_, budget)| budget.key.is_none());
+        let nearest = self.accounts.short(most).chain(self.accounts.nearest(most));
+        let first = named.filter_map(of_all).chain(nearest.cloned());
+        let mut told = BTreeSet::new();
+        for account in first.chain(beside) {
+            if told.len() == most {
+                break;
+            }
+            told.insert(account);
+        }
+        let budgets: Vec<_> = told
             .iter()
             .filter_map(|account| self.status(account))
-            .collect()
+            .collect();
+        BudgetStatuses {
+            left_out: total.saturating_sub(budgets.len()) as u64,
+            budgets,
+        }
     }
 }
