@@ -180,10 +180,10 @@ impl QueueState {
         let Some((slot, dispatch)) = self.scheduler.next_up() else {
             return;
         };
-        let is_same = |order: &Box<RunOrder>| {
+        let is_same = |order: &RunOrder| {
             Arc::ptr_eq(&order.dispatch, &dispatch) && Arc::ptr_eq(&order.settings, &self.settings)
         };
-        let order = spare.filter(is_same).unwrap_or_else(|| {
+        let order = spare.filter(|order| is_same(order)).unwrap_or_else(|| {
             Box::new(RunOrder {
                 dispatch: Arc::clone(&dispatch),
                 settings: Arc::clone(&self.settings),
