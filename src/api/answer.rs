@@ -135,6 +135,7 @@ impl Reply {
     }
 
     /// What is sent, once it is written; nothing of what comes in pieces.
+    #[cfg(feature = "desk")]
     pub(super) async fn into_written(self) -> Vec<u8> {
         match self.written().await.content {
             Content::Bytes(bytes) => bytes,

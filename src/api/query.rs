@@ -42,6 +42,7 @@ pub(super) fn to_json(raw: &str, schema: &Value) -> Result<String, FieldError> {
 }
 
 /// The fields of a form or of a query, decoded, as often as they come; `None`: they are not percent-encoded UTF-8.
+#[cfg(feature = "desk")]
 pub(crate) fn pairs(raw: &str) -> Option<Vec<(String, String)>> {
     let pairs = raw.split('&').filter(|pair| !pair.is_empty());
     let read = |pair: &str| {

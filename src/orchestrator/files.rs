@@ -184,6 +184,7 @@ impl Orchestrator {
     }
 
     /// Bytes that nobody can guess; `None`: the machine has no randomness now.
+    #[cfg(feature = "desk")]
     pub(crate) fn random_secret(&self) -> Option<[u8; 32]> {
         self.inner.ports.ids.secret()
     }
