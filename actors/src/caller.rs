@@ -66,15 +66,8 @@ impl UnderWay {
 
     /// Has it go as far as it goes now: its request is handed to the connection.
     async fn set_out(&mut self) {
-        let call = self.call.as_mut();
-        let mut call = Some(call);
-        let early = poll_fn(|cx| {
-            Poll::Ready(match call.take() {
-                Some(call) => call.poll(cx),
-                None => Poll::Pending,
-            })
-        });
-        if let Poll::Ready(finished) = early.await {
+        let early = poll_fn(|cx| Poll::Ready(self.call.as_mut().poll(cx))).await;
+        if let Poll::Ready(finished) = early {
             self.call = Box::pin(ready(finished));
         }
     }

@@ -9,7 +9,6 @@ use std::time::Duration;
 use onelane::api::server::Listening;
 use onelane::config::ServerSection;
 use onelane::desk;
-use onelane::orchestrator::Orchestrator;
 use onelane::simulator::{Simulator, SimulatorConfig, Span};
 use onelane::system::SystemClock;
 use tokio::task::JoinHandle;
@@ -45,7 +44,7 @@ fn watch(address: SocketAddr, pages: Arc<AtomicUsize>) -> JoinHandle<()> {
 async fn rate(sim: &Simulator, calls: usize, watchers: usize) -> (f64, usize) {
     let dir = scratch();
     let config = config(&dir.path().join("lane.redb"), &sim.base_url());
-    let lane = Orchestrator::start(&config).await.unwrap();
+    let (_thread, lane) = super::start(config).await;
     let section = ServerSection {
         listen: "127.0.0.1:0".to_owned(),
         ..ServerSection::default()

@@ -426,6 +426,22 @@ impl Scheduler {
         sending: Sending,
         now: Timestamp,
     ) {
+        self.is_sent(slot, Arc::clone(&dispatch), sending, now);
+        self.out.act([Effect::Run {
+            slot,
+            dispatch,
+            cancelled: false,
+        }]);
+    }
+
+    /// A staged job goes out ahead of its start, which the step's commit brings.
+    pub(super) fn is_sent(
+        &mut self,
+        slot: SlotId,
+        dispatch: Arc<Dispatch>,
+        sending: Sending,
+        now: Timestamp,
+    ) {
         self.out.store(Transition::Start {
             job_id: dispatch.job.id,
             slot,
@@ -434,16 +450,11 @@ impl Scheduler {
             reserve: dispatch.job.open.and_then(|open| open.reserve),
         });
         let busy = Slot::Busy {
-            dispatch: Arc::clone(&dispatch),
+            dispatch,
             sending,
             cancelled: false,
         };
         self.slots.insert(slot, busy);
-        self.out.act([Effect::Run {
-            slot,
-            dispatch,
-            cancelled: false,
-        }]);
     }
 
     /// Ends callers above the bound as they become idle.

@@ -9,9 +9,7 @@ use std::sync::Arc;
 
 use super::{Effect, Scheduler};
 use crate::judge::conclude::Concluded;
-use crate::model::{
-    BreakerSnapshot, BreakerState, Dispatch, JobId, SlotId, Timestamp, Transition, limits,
-};
+use crate::model::{BreakerSnapshot, BreakerState, Dispatch, JobId, SlotId, Timestamp, limits};
 use crate::scheduler::slot::{Slot, Staged};
 
 impl Scheduler {
@@ -32,7 +30,7 @@ impl Scheduler {
         }
         let (lane, rules) = self.settings.all_lanes().next()?;
         let is_bare = !rules.pace.is_on() && rules.order.affinity == 0 && rules.reserve.is_empty();
-        if !is_bare || !self.goes_on_sending(lane) || self.limit(lane, rules) == 0 {
+        if !is_bare || !self.goes_on_sending(lane) {
             return None;
         }
         let models = self.open_models(lane);
@@ -50,8 +48,8 @@ impl Scheduler {
     /// Whether the lane knows of nothing that an answer could change, and that would bear on what goes next.
     fn is_plain(&self) -> bool {
         let state = &self.state;
-        let lanes = state.lanes.values();
-        let models = state.models.values();
+        let mut lanes = state.lanes.values();
+        let mut models = state.models.values();
         self.settings.lanes.is_empty()
             && self.settings.budgets.is_empty()
             && self.recovery.is_empty()
@@ -62,13 +60,10 @@ impl Scheduler {
             && state.unattributed.is_empty()
             && self.line.capped_keys().next().is_none()
             && !self.is_probing()
-            && lanes
-                .clone()
-                .all(|lane| lane.hold.is_none() && lane.throttle_level == 0)
-            && lanes.clone().all(|lane| lane.throttled_at.is_none())
-            && models
-                .clone()
-                .all(|model| model.hold.is_none() && !model.probing)
+            && lanes.all(|lane| {
+                lane.hold.is_none() && lane.throttle_level == 0 && lane.throttled_at.is_none()
+            })
+            && models.all(|model| model.hold.is_none() && !model.probing)
     }
 
     /// Whether a job goes to its own model, bound by nothing but its place.
@@ -107,19 +102,7 @@ impl Scheduler {
         if let Some(track) = self.tracks.get_mut(&lane) {
             track.stage.ran(self.out.ticket());
         }
-        self.out.store(Transition::Start {
-            job_id: with,
-            slot,
-            at: now,
-            served_by: None,
-            reserve: None,
-        });
-        let busy = Slot::Busy {
-            dispatch,
-            sending,
-            cancelled: false,
-        };
-        self.slots.insert(slot, busy);
+        self.is_sent(slot, dispatch, sending, now);
         Some(self.go_on(now))
     }
 
