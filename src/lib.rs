@@ -75,10 +75,11 @@
 //!
 //! | feature | adds |
 //! |---|---|
-//! | `cli` (default) | the program `onelane`; brings all features below but `testing` |
+//! | `cli` (default) | the program `onelane`; brings all features below but `otlp` and `testing` |
 //! | `api` | the HTTP API ([`api`]); brings `estimate` |
 //! | `desk` | the operator's pages ([`desk`]); brings `api` |
 //! | `estimate` | GLM's tokenizer with its vocabularies, and estimates made with it ([`estimate`]) |
+//! | `otlp` | traces and logs for OpenTelemetry (`onelane::otlp`, [`config::OtlpSection`]) |
 //! | `simulator` | the [`simulator`] |
 //! | `testing` | `onelane::testing`: a store in memory, a scripted GLM, a simulated clock, seeded ids |
 
@@ -96,6 +97,9 @@ pub mod glm;
 mod meant;
 pub mod object;
 pub mod orchestrator;
+#[cfg_attr(not(feature = "otlp"), path = "otlp/absent.rs")]
+#[cfg_attr(not(feature = "otlp"), doc(hidden))]
+pub mod otlp;
 pub mod registry;
 pub mod results;
 #[cfg(feature = "simulator")]

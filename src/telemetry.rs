@@ -9,14 +9,20 @@ use std::sync::OnceLock;
 use std::time::Duration;
 
 use onelane::api::LogLines;
-use onelane::config::LogFormat;
-use tracing_subscriber::EnvFilter;
+use onelane::config::{Config, LogFormat};
+use onelane::otlp::{LogExport, OtlpError, log_export};
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
+use tracing_subscriber::{EnvFilter, Layer as _, fmt as lines_of, registry};
 
 use lines::Lines;
 pub(crate) use lines::Sink;
 
 /// The lines of this process for standard error, once it logs.
 static LINES: OnceLock<Lines> = OnceLock::new();
+
+/// What exports them for OpenTelemetry, too.
+static EXPORT: OnceLock<LogExport> = OnceLock::new();
 
 /// How long the end of the process waits for lines to be taken.
 const LAST_WORDS: Duration = Duration::from_secs(2);
@@ -34,6 +40,9 @@ pub(crate) enum LogError {
         /// The problem with it.
         problem: String,
     },
+    /// Lines can't be exported.
+    #[error(transparent)]
+    Export(#[from] OtlpError),
     /// The process logs already.
     #[error("logging can't be started: {0}")]
     Started(String),
@@ -41,22 +50,31 @@ pub(crate) enum LogError {
 
 /// Starts logging what `filter` lets through, in the language of `RUST_LOG`. `ONELANE_LOG`, or else `RUST_LOG`,
 /// outweighs it. The error names the filter that can't be read. Answers the count of lines that are dropped.
-pub(crate) fn init(format: LogFormat, filter: &str, sink: Sink) -> Result<LogLines, LogError> {
+pub(crate) fn init(config: &Config, filter: &str, sink: Sink) -> Result<LogLines, LogError> {
     let (name, filter) = filter_of_environment().unwrap_or(("log", filter.to_owned()));
     let filter = parse_filter(name, &filter)?;
     let lines = Lines::start(sink).map_err(|e| LogError::Started(e.to_string()))?;
     let count = lines.count();
-    let logs = tracing_subscriber::fmt()
-        .with_env_filter(filter)
+    let layer = lines_of::layer()
         .with_writer(lines.clone())
         .with_ansi(false);
-    let started = match format {
-        LogFormat::Text => logs.try_init(),
-        LogFormat::Json => logs.json().flatten_event(true).try_init(),
+    let layer = match config.log.format {
+        LogFormat::Text => layer.boxed(),
+        LogFormat::Json => layer.json().flatten_event(true).boxed(),
     };
+    let export = log_export(&config.otlp)?;
+    let exported = export.as_ref().map(LogExport::layer);
+    let started = registry()
+        .with(filter)
+        .with(layer)
+        .with(exported)
+        .try_init();
     started.map_err(|e| LogError::Started(e.to_string()))?;
     // There is one log for each process.
     let _ = LINES.set(lines);
+    if let Some(export) = export {
+        let _ = EXPORT.set(export);
+    }
     Ok(count)
 }
 
@@ -71,6 +89,13 @@ pub(crate) fn note(line: &str) {
         Some(lines) => lines.push(format!("{line}\n").as_bytes()),
         // A reader that is gone does not want the line any more.
         None => drop(writeln!(io::stderr().lock(), "{line}")),
+    }
+}
+
+/// Waits a moment for the last lines to be exported, while there is a runtime that can send them.
+pub(crate) fn last_exports() {
+    if let Some(export) = EXPORT.get() {
+        export.end();
     }
 }
 

@@ -114,6 +114,7 @@ impl CallMaker {
             streams,
             relay,
             headers: job.headers.clone(),
+            trace: job.trace.clone(),
             call_ids: Arc::clone(&call_ids),
             marks: Arc::clone(&marks),
             reuse: settings.glm.reuse,

@@ -15,8 +15,8 @@ use onelane_core::model::{
     AlertBook, Applied, AttemptNo, AuditEntry, AuditId, Balance, Batch, BatchId, BatchInput,
     CallRecord, ClientKey, Day, DeliveryCounts, Endpoint, Face, Failure, FailureClass, FileId,
     Findings, HookEndpoint, Job, JobId, Metered, PassedHeaders, Quota, Refusal, Request, RequestId,
-    Retention, Reuse, SessionId, StoreFigures, StoredFile, Timeouts, Timestamp, Transition, Usage,
-    UsageRow, code,
+    Retention, Reuse, SessionId, StoreFigures, StoredFile, Timeouts, Timestamp, TraceOrigin,
+    Transition, Usage, UsageRow, code,
 };
 pub use onelane_core::model::{
     CallFilter, CallPage, DeliveryFilter, DeliveryPage, GlmAnswer, GlmOutcome, JobFilter, JobPage,
@@ -84,6 +84,11 @@ pub trait Store: Send + Sync + 'static {
 
     /// One job whole.
     fn job(&self, id: JobId) -> Result<Option<JobRecord>, StoreError>;
+
+    /// The same without its bodies, of which a store should read nothing for it.
+    fn job_alone(&self, id: JobId) -> Result<Option<Job>, StoreError> {
+        Ok(self.job(id)?.map(|record| record.job))
+    }
 
     /// A page of jobs, newest first, from `cursor` (as the page before gave it) on. It ends after `limit`
     /// jobs, or earlier, after one with which their bodies reach
@@ -345,6 +350,8 @@ pub struct GlmCall {
     pub relay: Option<Arc<Relay>>,
     /// Headers of the client that GLM gets, where they belong to the protocol of its face.
     pub headers: PassedHeaders,
+    /// The span of its submitter that the job is done for.
+    pub trace: Option<Box<TraceOrigin>>,
     /// Where the headers go by which GLM names the call.
     pub call_ids: Arc<OnceLock<PassedHeaders>>,
     /// Where the moments go that the transport sees of it.

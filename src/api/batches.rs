@@ -281,6 +281,7 @@ pub(super) async fn create(
         priority,
         session,
         headers,
+        trace: api.span_of(&input.headers),
         window,
         metadata: new.metadata,
         deletes_file: new.auto_delete_input_file == Some(true),

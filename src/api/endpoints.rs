@@ -12,6 +12,7 @@ use super::gateway::{CALLBACK, Chat, Embeddings, Faced, Messages, Responses};
 use super::principal::Access::{Anybody, Follow, Look, Operate, Submit};
 use super::problem::Kind;
 use super::submission::IDEMPOTENCY_KEY;
+use super::traced::tracing;
 use super::upload::FORM;
 use super::{
     account, admin, audit, batches, billing, bulk, control, estimate, events, files, follow,
@@ -66,7 +67,7 @@ macro_rules! row {
 
 fn jobs() -> Vec<Endpoint> {
     vec![
-        passing(row!(POST "/api/glm/jobs", Submit, "Submit a job, or a list of jobs", jobs::submit))
+        tracing(passing(row!(POST "/api/glm/jobs", Submit, "Submit a job, or a list of jobs", jobs::submit)))
             .about(
                 "Answers once the jobs are on disk. A list is taken job by job: what the lane refuses \
                  is told at its place, and the others are taken. If any job is malformed none is.",
@@ -209,7 +210,7 @@ fn passing(row: Endpoint) -> Endpoint {
 /// The rows of a face: one for each of its paths.
 fn calls<F: Faced>(summary: &'static str, example: Value) -> impl Iterator<Item = Endpoint> {
     F::FACE.paths().iter().map(move |path| {
-        let row = Endpoint::new(Method::POST, path, Submit, summary, gateway::call::<F>);
+        let row = tracing(Endpoint::new(Method::POST, path, Submit, summary, gateway::call::<F>));
         let passes = F::FACE.passes().iter();
         passes
             .fold(row, |row, name| row.header(name, "GLM gets it as it is."))
@@ -242,7 +243,7 @@ fn calls<F: Faced>(summary: &'static str, example: Value) -> impl Iterator<Item 
 
 fn tasks() -> Vec<Endpoint> {
     let submit = |endpoint: Endpoint| {
-        endpoint
+        tracing(endpoint)
             .about(
                 "Answers once the chat is on disk as a job, which belongs to no connection. `stream` is ignored, \
                  as GLM does.",
@@ -304,7 +305,7 @@ fn batches() -> Vec<Endpoint> {
     let read = |row: Endpoint| row.errors(&[Kind::UnknownFile]);
     let delete = |row: Endpoint| row.errors(&[Kind::UnknownFile, Kind::FileInUse]);
     let create = |row: Endpoint| {
-        passing(row).about(
+        tracing(passing(row)).about(
             "Its lines become jobs in the background, which stand below others (`server.batches.jobs_below`): all of \
              them, or none if one is wrong. It is a batch of the lane like that of `onelane run`.",
         )

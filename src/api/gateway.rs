@@ -193,6 +193,7 @@ pub(super) async fn call<F: Faced>(
         idempotency_key: key,
         callback_url,
         headers: passed::read(F::FACE, &input.headers)?,
+        trace: api.parent_in(&input.headers),
         ..input.body.submission
     };
     Said::read(&input.headers)?.prevail(&mut submission);

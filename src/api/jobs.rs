@@ -85,11 +85,13 @@ pub(super) async fn submit(
     let key = idempotency_key(&input.headers)?;
     let said = Said::read(&input.headers)?;
     let batch_id = granted::batch(&input.headers, &input.principal)?;
+    let trace = api.parent_in(&input.headers);
     let mut submissions = input.body.with_key(key)?;
     for job in submissions.all() {
         said.fill(job);
         job.batch_id = batch_id;
         job.headers = passed::read(job.request.face(), &input.headers)?;
+        job.trace.clone_from(&trace);
     }
     let mut places = api.grant(&input.principal, submissions.all())?;
     let jobs = match submissions {

@@ -10,7 +10,7 @@
 //! | `endpoints`, `endpoint` | the table, and what a row of it is |
 //! | `openapi`, `reference` | the document and the page that are made of the table |
 //! | `principal`, `auth`, `credentials`, `cors` | for whom a request speaks and what that lets it do, by what it shows; which web pages may |
-//! | `granted`, `rates`, `passed` | what a client key lets a submission ask for, and how many of them; headers that GLM gets |
+//! | `granted`, `rates`, `passed`, `traced` | what a client key lets a submission ask for, and how many of them; headers that GLM gets; the span that it is done for |
 //! | `input`, `check`, `query`, `body`, `amount`, `pages`, `submission` | what is asked, checked and read into types |
 //! | `answer`, `problem`, `envelope`, `ended`, `packing`, `request_id` | how answers look, packed where the client asks, and named as their request |
 //! | `admin`, `control`, `bulk`, `billing`, `keys`, `log`, `notify`, `estimate` | handlers for operators |
@@ -100,6 +100,7 @@ mod submission;
 mod tasks;
 mod terms;
 mod tls;
+mod traced;
 mod unread;
 mod upload;
 mod wire;

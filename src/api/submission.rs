@@ -131,6 +131,7 @@ fn submission(asked: Asked) -> Submission {
         deadline: asked.deadline.map(Into::into),
         bound_to: None,
         headers: PassedHeaders::default(),
+        trace: None,
         timeout_ms: asked.timeout_ms,
         idempotency_key: asked.idempotency_key,
         after: asked.after,

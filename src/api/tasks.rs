@@ -83,6 +83,7 @@ pub(super) async fn submit(
     let mut submission = Submission {
         idempotency_key: idempotency_key(&input.headers)?,
         callback_url: header_text(&input.headers, CALLBACK, bounds::CALLBACK_URL_BYTES_MAX)?,
+        trace: api.parent_in(&input.headers),
         ..input.body.submission
     };
     Said::read(&input.headers)?.prevail(&mut submission);

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use onelane_core::life::grant::BeyondRights;
 use onelane_core::model::{
     BatchInput, ClientKey, LineFault, PassedHeaders, Session, Settings, Submission, Timestamp,
+    TraceContext, TraceOrigin,
 };
 
 /// The terms of one batch.
@@ -16,6 +17,7 @@ pub(super) struct Terms {
     user_id: Option<String>,
     session: Option<Session>,
     headers: PassedHeaders,
+    trace: Option<Box<TraceContext>>,
 }
 
 impl Terms {
@@ -54,6 +56,7 @@ impl Terms {
             user_id: input.user_id.clone(),
             session: input.session.clone(),
             headers: input.headers.clone(),
+            trace: input.trace.clone(),
         })
     }
 
@@ -70,6 +73,8 @@ impl Terms {
         }
         job.session = job.session.or_else(|| self.session.clone());
         job.headers.clone_from(&self.headers);
+        let link = self.trace.clone().map(|made| TraceOrigin::Link(*made));
+        job.trace = link.map(Box::new);
         if let Some(key) = self.key() {
             let face = job.request.face();
             key.grant(&mut job, face, &self.settings)?;

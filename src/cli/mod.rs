@@ -63,6 +63,7 @@ pub(crate) fn main(args: impl Iterator<Item = OsString>) -> ExitCode {
     let done = match runtime() {
         Ok(runtime) => {
             let done = runtime.block_on(dispatch(cli));
+            telemetry::last_exports();
             // Whatever still works on the file, the file bears to be left.
             runtime.shutdown_timeout(LEAVING);
             done

@@ -34,8 +34,8 @@ const LAST_ANSWERS: Duration = Duration::from_secs(2);
 pub(crate) async fn serve(args: ServeArgs, json: bool) -> Result<Exit, CliError> {
     let mut signals = Signals::install().map_err(start::no_signals)?;
     let plan = start::plan(&args.common, &args.simulated)?;
-    let log = &plan.config().log;
-    let lines = telemetry::init(log.format, &log.filter, telemetry::stderr())?;
+    let config = plan.config();
+    let lines = telemetry::init(config, &config.log.filter, telemetry::stderr())?;
     start::allow_files();
     let listening = start::listen(&plan)
         .await?

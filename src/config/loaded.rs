@@ -39,6 +39,8 @@ pub(crate) struct Sources {
     pub(crate) stored: Option<StoredChanges>,
     /// The configuration file that was read.
     pub(crate) file: Option<PathBuf>,
+    /// What was said, not understood and left out, as those want it who defined it.
+    pub(crate) ignored: Vec<String>,
 }
 
 /// A checked configuration that knows where each value comes from.
@@ -95,6 +97,7 @@ impl Loaded {
             proxies: Proxies::default(),
             stored: None,
             file: None,
+            ignored: Vec::new(),
         })
     }
 
@@ -195,8 +198,10 @@ impl Loaded {
             let errors = errors.into_iter().map(|error| blame(error, &merged));
             return Err(ConfigError::Invalid(errors.collect()));
         }
+        let mut warnings = warnings(&settings);
+        warnings.extend(sources.ignored.iter().cloned());
         Ok(Self {
-            warnings: warnings(&settings),
+            warnings,
             config,
             settings,
             merged,

@@ -10,6 +10,7 @@ use super::layer::{Entry, Layer};
 use super::loaded::{Loaded, Sources, ZAI_KEY_VARIABLE};
 use super::proxies::Proxies;
 use super::{file, read, secrets};
+use crate::otlp;
 
 /// Names the configuration file.
 const CONFIG_VARIABLE: &str = "ONELANE_CONFIG";
@@ -36,6 +37,9 @@ const OTHER_VARIABLES: [&str; 4] = [
 ];
 /// One that the tests of this source read, and no program.
 const OF_TESTS: &str = "ONELANE_BLESS";
+
+/// Switches everything of OpenTelemetry off.
+const OTEL_DISABLED: &str = "OTEL_SDK_DISABLED";
 
 /// What the names of our variables begin with.
 const PREFIX: &str = "ONELANE_";
@@ -126,7 +130,9 @@ impl<'a> Loader<'a> {
     /// where the store is: [`Loaded::with_stored`].
     pub fn load(self) -> Result<Loaded, ConfigError> {
         let (below, file) = self.below()?;
-        let above = self.above()?;
+        let (ignored, otel) = self.of_open_telemetry();
+        let mut above = otel;
+        above.cover(&self.above()?);
         let secrets = secrets::read(&below, &above, &self.directory)?;
         Loaded::compose(Sources {
             below,
@@ -135,6 +141,7 @@ impl<'a> Loader<'a> {
             proxies: self.proxies(),
             stored: None,
             file,
+            ignored,
         })
     }
 
@@ -204,6 +211,31 @@ impl<'a> Loader<'a> {
             return Err(ConfigError::Invalid(errors));
         }
         Ok(layer)
+    }
+
+    /// What OpenTelemetry's own variables say, where this build exports, and what of it is not understood: its
+    /// specification wants that left out with a warning, and an empty value taken for none.
+    fn of_open_telemetry(&self) -> (Vec<String>, Layer) {
+        let (mut ignored, mut layer) = (Vec::new(), Layer::default());
+        if !otlp::IS_BUILT {
+            return (ignored, layer);
+        }
+        let said = |name: &str| (self.env)(name).filter(|value| !value.is_empty());
+        for (name, key) in otlp::VARIABLES {
+            let Some(value) = said(name) else { continue };
+            let path = KeyPath::from(key);
+            match as_text(value).and_then(|text| read::read_text(&path, &text)) {
+                Ok(value) => layer.insert(path, Entry::new(value, Origin::Env(name))),
+                Err(problem) => ignored.push(format!("{name} is left out: it {problem}")),
+            }
+        }
+        if said(OTEL_DISABLED).is_some_and(|value| value.eq_ignore_ascii_case("true")) {
+            for key in ["otlp.traces", "otlp.logs"] {
+                let off = Entry::new(false.into(), Origin::Env(OTEL_DISABLED));
+                layer.insert(KeyPath::from(key), off);
+            }
+        }
+        (ignored, layer)
     }
 
     fn variable(&self, name: &str) -> Result<Option<String>, Problem> {

@@ -37,6 +37,7 @@ mod text;
 #[cfg(test)]
 mod tests;
 
+pub use crate::otlp::{OtlpSection, Propagate, Sampler};
 #[cfg(feature = "api")]
 pub(crate) use change::keep_exact;
 pub use change::{Change, FieldProblem, GlmConfigView, PatchError, Shadowed};

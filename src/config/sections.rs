@@ -17,6 +17,7 @@ use serde::{Deserialize, Serialize, Serializer};
 use super::policy;
 use super::prices::{self, ModelPrice, PriceList};
 use super::text;
+use crate::otlp::OtlpSection;
 use crate::webhooks::WebhookSettings;
 
 section! {
@@ -59,6 +60,8 @@ section! {
         webhooks: WebhookSettings = WebhookSettings::default() => [fixed()];
         /// Log lines.
         log: LogSection = LogSection::default() => [fixed()];
+        /// Traces and logs for OpenTelemetry's collector. Needs a build with the feature otlp.
+        otlp: OtlpSection = OtlpSection::default() => [fixed()];
     }
 }
 

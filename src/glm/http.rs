@@ -9,7 +9,8 @@ use onelane_actors::ports::{
 };
 use onelane_core::model::{
     Balance, CALL_ID_HEADERS, Day, Failure, FailureClass, KeyHeader, Metered, NoUpstream,
-    PassedHeaders, Quota, Received, RequestId, Secret, SessionId, Timeouts, Usage, code, limits,
+    PassedHeaders, Quota, Received, RequestId, Secret, SessionId, TRACEPARENT, TRACESTATE,
+    Timeouts, TraceContext, Usage, code, limits,
 };
 use reqwest::header::{
     AUTHORIZATION, CONNECTION, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue,
@@ -38,6 +39,9 @@ const SESSION: HeaderName = HeaderName::from_static("x-session-id");
 /// Bytes of a response that are read where they came in.
 const LARGE_BYTES: usize = 256 * 1024;
 
+/// The span that a call is, for whoever answers it; `None`: nobody is told of one.
+pub(crate) type PassOn = dyn Fn(&GlmCall) -> Option<TraceContext> + Send + Sync;
+
 /// GLM over HTTP/1.1. Cheap to share; calls may run side by side.
 ///
 /// A call is sent once. Reqwest's own retries are off; hyper below may only take another
@@ -48,6 +52,7 @@ pub struct HttpGlm {
     route: Arc<Route>,
     clock: Arc<dyn Clock>,
     desk: Arc<AccountDesk>,
+    pass_on: Option<Arc<PassOn>>,
 }
 
 impl HttpGlm {
@@ -63,7 +68,13 @@ impl HttpGlm {
             desk: Arc::new(AccountDesk::new(route.clone())),
             route: Arc::new(route),
             clock,
+            pass_on: None,
         })
+    }
+
+    /// The same, which tells GLM of the span that `pass_on` says.
+    pub(crate) fn passing_on(self, pass_on: Option<Arc<PassOn>>) -> Self {
+        Self { pass_on, ..self }
     }
 }
 
@@ -185,6 +196,9 @@ impl HttpGlm {
         if !keep {
             let close = HeaderValue::from_static("close");
             request.headers_mut().insert(CONNECTION, close);
+        }
+        if let Some(span) = self.pass_on.as_ref().and_then(|pass_on| pass_on(call)) {
+            tell_span(request.headers_mut(), &span);
         }
         let url = request.url().clone();
         match exchange(&client, request, timeouts, (abort, &call.marks), live).await {
@@ -387,6 +401,17 @@ pub(super) fn request(method: Method, url: &str, call: &GlmCall) -> Result<Reque
         }
     }
     Ok(request)
+}
+
+/// Adds the headers that name a span.
+fn tell_span(headers: &mut HeaderMap, span: &TraceContext) {
+    // Its characters are those of headers.
+    if let Ok(value) = HeaderValue::try_from(span.to_string()) {
+        headers.insert(HeaderName::from_static(TRACEPARENT), value);
+    }
+    if let Some(Ok(state)) = span.state().map(HeaderValue::from_str) {
+        headers.insert(HeaderName::from_static(TRACESTATE), state);
+    }
 }
 
 /// The headers of an answer by which its server names the call.

@@ -47,6 +47,7 @@ pub use fault::HttpGlmError;
 #[cfg(feature = "api")]
 pub(crate) use forms::{ends, events_of, is_failed_answer};
 pub use http::HttpGlm;
+pub(crate) use http::PassOn;
 #[cfg(feature = "simulator")]
 pub(crate) use reset::beijing_text;
 pub(crate) use retry_after::retry_after_ms;

@@ -15,6 +15,7 @@ use tokio::sync::watch;
 
 use super::Orchestrator;
 use crate::error::Error;
+use crate::otlp;
 use crate::registry::{Registry, UPKEEP_EVERY};
 
 /// The name under which the budgets of client keys stand.
@@ -133,6 +134,10 @@ impl Orchestrator {
         }
         metered.set_all(&table::BUDGET_USED, &shares);
         self.sample_account();
+        if let Some(traces) = &self.inner.traces {
+            traces.sample(meters);
+        }
+        otlp::sample_logs(meters);
         Ok(())
     }
 

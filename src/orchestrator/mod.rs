@@ -58,6 +58,7 @@ use tokio::sync::{oneshot, watch};
 use crate::config::Loaded;
 use crate::error::Error;
 use crate::estimate::CountTokens;
+use crate::otlp::Traces;
 use crate::registry::Registry;
 use crate::trust::Trust;
 use crate::webhooks::{HttpSender, Sender};
@@ -123,6 +124,8 @@ struct Inner {
     metered: Arc<meters::Metered>,
     /// Whether the clock is believed.
     trust: Arc<Trust>,
+    /// What exports the traces of its jobs.
+    traces: Option<Traces>,
 }
 
 impl Drop for Inner {
@@ -211,6 +214,9 @@ impl Orchestrator {
         let (breaker_tx, breaker) = watch::channel(BreakerSnapshot::default());
         let (totals_tx, totals) = watch::channel(Totals::default());
         let (state_tx, state) = watch::channel(SchedulerState::default());
+        // Before an actor tells the first fact.
+        let otlp = &parts.config.config.otlp;
+        let traces = Traces::start(otlp, &ports, state.clone(), breaker.clone())?;
         let args = SupervisorArgs {
             ports: ports.clone(),
             budget: parts.budget,
@@ -263,6 +269,7 @@ impl Orchestrator {
                 clients: Arc::default(),
                 metered,
                 trust,
+                traces,
                 chosen: Mutex::default(),
             }),
         };
@@ -303,7 +310,16 @@ impl Orchestrator {
         let _ = self.inner.supervisor.cast(SupervisorMsg::Shutdown);
         let mut gone = self.inner.gone.clone();
         let _ = gone.wait_for(|gone| *gone).await;
+        if let Some(traces) = &self.inner.traces {
+            traces.finish().await;
+        }
         Shutdown { drained }
+    }
+
+    /// Whether the spans of jobs are exported, so that it matters what they are done for.
+    #[must_use]
+    pub fn exports_traces(&self) -> bool {
+        self.inner.traces.is_some()
     }
 
     /// Resolves when the lane has stopped, to the reason: a shutdown, a store that failed, or

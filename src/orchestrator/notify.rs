@@ -8,7 +8,7 @@ use futures_util::future::BoxFuture;
 use onelane_actors::ports::{DeliveriesOver, OverQuery, Store, StoreError};
 use onelane_core::model::{
     AlertBook, AnswerBody, DeliveryChange, DeliveryCounts, HookEndpoint, JobId, Timestamp,
-    Transition, limits,
+    TraceContext, Transition, limits,
 };
 use onelane_core::notify::delivery::{DueDeliveries, DueQuery};
 use serde_json::value::RawValue;
@@ -211,6 +211,21 @@ impl Books for WeakLane {
         Box::pin(async move {
             let record = self.lane()?.read(move |store| store.job(id)).await?;
             Ok(record.and_then(|record| record.response.map(AnswerBody::into_json)))
+        })
+    }
+
+    fn span(&self, id: JobId) -> BoxFuture<'_, Result<Option<TraceContext>, Error>> {
+        Box::pin(async move {
+            let lane = self.lane()?;
+            if !lane.exports_traces() {
+                return Ok(None);
+            }
+            let inner = Arc::clone(&lane.inner);
+            let read = move |store: &dyn Store| match &inner.traces {
+                Some(traces) => traces.span_for_receiver(store, id),
+                None => Ok(None),
+            };
+            lane.read(read).await
         })
     }
 

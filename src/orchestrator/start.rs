@@ -12,6 +12,7 @@ use crate::config::{Config, ConfigError, Loaded};
 #[cfg(feature = "estimate")]
 use crate::estimate::GlmTokenizer;
 use crate::glm::{HttpGlm, HttpGlmError};
+use crate::otlp::{self, OtlpError};
 use crate::registry::Registry;
 use crate::store::{RedbStore, StopOpening, StoreOptions};
 use crate::system::{SystemClock, SystemIds};
@@ -28,6 +29,9 @@ pub enum StartError {
     /// The HTTP client can't be built.
     #[error(transparent)]
     Glm(#[from] HttpGlmError),
+    /// Nothing can be exported for OpenTelemetry.
+    #[error(transparent)]
+    Otlp(#[from] OtlpError),
     /// An actor did not start.
     #[error("the lane did not start: {0}")]
     Actors(String),
@@ -103,9 +107,11 @@ impl Orchestrator {
         if let Some(told) = route.told(&loaded.settings.glm.base_url) {
             tracing::info!("{told}");
         }
+        let pass_on = otlp::pass_on(&loaded.config.otlp);
+        let glm = HttpGlm::by(route, Arc::clone(&clock) as Arc<_>)?.passing_on(pass_on);
         Self::start_with(Parts {
             store: Arc::new(store),
-            glm: Arc::new(HttpGlm::by(route, Arc::clone(&clock) as Arc<_>)?),
+            glm: Arc::new(glm),
             clock,
             ids: Arc::new(SystemIds::new()),
             config: loaded,

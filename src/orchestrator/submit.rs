@@ -202,6 +202,7 @@ impl Orchestrator {
         let id = self.inner.ports.ids.job_id(now);
         let settings = Arc::clone(&self.inner.settings.borrow());
         let mut new = NewJob::of(submission, &settings, id, now)?;
+        new.job.trace = new.job.trace.filter(|_| self.exports_traces());
         new.job.previous = previous;
         let chosen = &self.inner.chosen;
         let mut chosen = chosen.lock().unwrap_or_else(PoisonError::into_inner);

@@ -545,6 +545,10 @@ impl Store for RedbStore {
         self.read(|snapshot| read::job(snapshot, id))
     }
 
+    fn job_alone(&self, id: JobId) -> Result<Option<Job>, StoreError> {
+        self.read(|snapshot| read::job_alone(snapshot, id))
+    }
+
     fn jobs(
         &self,
         filter: &JobFilter,

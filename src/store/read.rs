@@ -54,6 +54,11 @@ pub(super) fn job(snapshot: &State, id: JobId) -> Result<Option<JobRecord>> {
     job.map(|job| bodies.whole(job)).transpose()
 }
 
+/// A job without its bodies.
+pub(super) fn job_alone(snapshot: &State, id: JobId) -> Result<Option<Job>> {
+    Bodies::open(snapshot)?.find(id)
+}
+
 pub(super) fn jobs(
     snapshot: &State,
     filter: &JobFilter,

@@ -10,7 +10,7 @@ use futures_util::future::BoxFuture;
 use onelane_actors::ports::{Clock, DeliveriesOver, Ids, OverQuery};
 use onelane_core::model::{
     Delivery, DeliveryChange, DeliveryCounts, DeliveryId, HookEndpoint, JobId, Target, Timestamp,
-    TryOutcome, Wait,
+    TraceContext, TryOutcome, Wait,
 };
 use onelane_core::notify::delivery::{DueDeliveries, DueQuery, next_try, waited_ms};
 use serde_json::value::RawValue;
@@ -32,6 +32,8 @@ pub(crate) trait Books: Send + Sync + 'static {
     fn due(&self, query: DueQuery) -> BoxFuture<'_, Result<DueDeliveries, Error>>;
     /// GLM's answer to a job.
     fn result(&self, id: JobId) -> BoxFuture<'_, Result<Option<Arc<RawValue>>, Error>>;
+    /// The span that a receiver who is told of a job may go on from.
+    fn span(&self, id: JobId) -> BoxFuture<'_, Result<Option<TraceContext>, Error>>;
     /// How many deliveries there are.
     fn counts(&self) -> BoxFuture<'_, Result<DeliveryCounts, Error>>;
     /// What may go.
@@ -167,12 +169,17 @@ impl Deliverer {
             Some(id) => self.books.result(id).await?,
             None => None,
         };
+        let trace = match delivery.job_id {
+            Some(id) => self.books.span(id).await?,
+            None => None,
+        };
         let post = Post {
             url: way.url,
             message_id: delivery.webhook_id.clone(),
             at: self.clock.now(),
             body: bodies.write(delivery, result),
             keys: way.keys,
+            trace,
             is_callback: way.is_callback,
         };
         let sending = AssertUnwindSafe(async { self.sender.send(post).await });

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
-use onelane_core::model::{CallbackRules, Timestamp};
+use onelane_core::model::{CallbackRules, TRACEPARENT, TRACESTATE, Timestamp, TraceContext};
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use reqwest::{Client, ClientBuilder, Response};
 
@@ -37,6 +37,8 @@ pub struct Post {
     pub body: Bytes,
     /// What it is signed with.
     pub keys: SigningKeys,
+    /// The span that its receiver may go on from.
+    pub trace: Option<TraceContext>,
     /// Whether the URL came from a submitter, and may lead only where callbacks may.
     pub is_callback: bool,
 }
@@ -152,14 +154,21 @@ impl Sender for HttpSender {
 
 async fn exchange(client: &Client, post: Post) -> Result<Response, String> {
     let signature = post.keys.sign(&post.message_id, post.at, &post.body);
-    let sent = client
+    let request = client
         .post(&post.url)
         .header("content-type", "application/json")
         .header("webhook-id", &post.message_id)
         .header("webhook-timestamp", seconds(post.at).to_string())
-        .header("webhook-signature", signature)
-        .body(post.body)
-        .send();
+        .header("webhook-signature", signature);
+    let request = match &post.trace {
+        Some(span) => request.header(TRACEPARENT, span.to_string()),
+        None => request,
+    };
+    let request = match post.trace.as_ref().and_then(TraceContext::state) {
+        Some(state) => request.header(TRACESTATE, state),
+        None => request,
+    };
+    let sent = request.body(post.body).send();
     sent.await.map_err(|error| words(&error))
 }
 

@@ -57,6 +57,20 @@ impl Http {
         self.send(Self::with_body(self.client.post(url), body))
     }
 
+    /// The same with headers.
+    pub fn post_with(
+        &self,
+        url: &str,
+        headers: &[(&str, &str)],
+        body: &Value,
+    ) -> Result<Answer, reqwest::Error> {
+        let request = Self::with_body(self.client.post(url), body);
+        let add = |request: reqwest::RequestBuilder, (name, value): &(&str, &str)| {
+            request.header(*name, *value)
+        };
+        self.send(headers.iter().fold(request, add))
+    }
+
     pub fn put(&self, url: &str, body: &Value) -> Result<Answer, reqwest::Error> {
         self.send(Self::with_body(self.client.put(url), body))
     }

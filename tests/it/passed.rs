@@ -176,3 +176,36 @@ async fn the_id_by_which_glm_names_a_call_comes_back_with_it_and_is_kept() {
     drop(api);
     stop(lane, 1_000).await;
 }
+
+/// The test runs in a build that exports nothing, as the program is shipped.
+#[cfg(not(feature = "otlp"))]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_traceparent_is_neither_kept_nor_passed_on_where_nothing_is_exported() {
+    let heads = Arc::new(Mutex::new(Vec::new()));
+    let heard = Arc::clone(&heads);
+    let upstream = Upstream::start(move |mut call: Arrived<'_>| {
+        heard.lock().unwrap().push(call.head.clone());
+        let chat = call.completion("A").to_string();
+        call.answer(200, "content-type: application/json\r\n", chat);
+    });
+    let mut world = HttpLane::new();
+    world.config.glm.base_url = upstream.base_url();
+    let lane = world.start().await;
+    let api = Api::serve(&lane).await;
+    let chat = json!({"messages": [{"role": "user", "content": "hi"}]}).to_string();
+    let request = api
+        .posting("/v1/chat/completions", chat)
+        .header(
+            "traceparent",
+            "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
+        )
+        .header("tracestate", "a=1");
+    Api::send(request).await.expect(200);
+    let sent = heads.lock().unwrap().pop().expect("a call");
+    assert!(
+        !sent.contains("traceparent") && !sent.contains("tracestate"),
+        "{sent}"
+    );
+    api.stop().await;
+    stop(lane, 1_000).await;
+}

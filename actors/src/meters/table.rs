@@ -158,6 +158,9 @@ const OUTCOME: Label = Label::of("outcome", || {
     CallOutcome::ALL.map(CallOutcome::name).to_vec()
 });
 
+/// What is exported for OpenTelemetry.
+const SIGNAL: Label = Label::of("signal", || vec!["traces", "logs"]);
+
 /// The ends of attempts: their outcomes, failures by class.
 fn results() -> Vec<&'static str> {
     let outcomes = CallOutcome::ALL.into_iter();
@@ -304,6 +307,11 @@ meters! {
     BODY_MEMORY_MAX: Kind::Gauge, "onelane_body_memory_max_bytes", "bytes", [];
     /// Lines of the log that were dropped, since nobody took them.
     LOG_LINES_DROPPED: Kind::Counter, "onelane_log_lines_dropped_total", "lines", [];
+    /// Spans and log records that OpenTelemetry's collector took. Rises in builds with the feature otlp alone.
+    OTLP_SENT: Kind::Counter, "onelane_otlp_sent_total", "spans or log records", [SIGNAL];
+    /// Spans and log records that were dropped: there was no room, or the collector was down, too slow, or refused them. Rises in
+    /// builds with the feature otlp alone.
+    OTLP_DROPPED: Kind::Counter, "onelane_otlp_dropped_total", "spans or log records", [SIGNAL];
     /// Always 1, with the version of the program.
     BUILD_INFO: Kind::Gauge, "onelane_build_info", "1", [Label::of("version", || vec![env!("CARGO_PKG_VERSION")])];
 }

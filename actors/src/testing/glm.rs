@@ -349,6 +349,7 @@ pub fn glm_call(n: u64, attempt: u32, request: Request) -> GlmCall {
         streams: false,
         relay: None,
         headers: Default::default(),
+        trace: None,
         call_ids: Default::default(),
         marks: Default::default(),
         reuse: Reuse::default(),

@@ -23,6 +23,7 @@ fn call(n: u64, model: &str) -> GlmCall {
         streams: false,
         relay: None,
         headers: Default::default(),
+        trace: None,
         call_ids: Default::default(),
         marks: Default::default(),
         reuse: Reuse::default(),

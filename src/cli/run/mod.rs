@@ -202,15 +202,19 @@ pub(crate) async fn run(
     let mut results = Results::open(&out, source)?;
     let mut progress = Progress::new(json);
     // A run is quiet: its log does not repeat what the run prints itself.
-    let log = match &plan {
-        Some(plan) => plan.config().log.clone(),
-        None => start::read(&args.common)?.config.log,
+    let read;
+    let config = match &plan {
+        Some(plan) => plan.config(),
+        None => {
+            read = start::read(&args.common)?.config;
+            &read
+        }
     };
     let filter = match &plan {
-        Some(plan) if plan.log_was_chosen() => &log.filter,
+        Some(plan) if plan.log_was_chosen() => &config.log.filter,
         _ => "warn",
     };
-    telemetry::init(log.format, filter, progress.sink())?;
+    telemetry::init(config, filter, progress.sink())?;
 
     let runner = match (daemon, &plan) {
         (Some(daemon), _) => {

@@ -65,6 +65,7 @@ impl Defaults {
             deadline: asked.deadline.map(Into::into),
             bound_to: None,
             headers: Default::default(),
+            trace: None,
             timeout_ms: asked.timeout_ms,
             after: Vec::new(),
             on_interrupted: asked.on_interrupted,

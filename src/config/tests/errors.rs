@@ -39,7 +39,7 @@ fn an_unknown_key_is_shown_with_the_one_that_was_meant() {
 [glm]\nmax_retries = 2
 > 2:1: glm.max_retries: unknown key; did you mean `retry.max_retries`?
 [plugins]\nurl = ''
-> 1:2: plugins: unknown key; config.toml has `glm`, `lane`, `lanes`, `retry`, `breaker`, `policy`, `money`, `account`, `store`, `server`, `gateway`, `alerts`, `webhooks`, `log`
+> 1:2: plugins: unknown key; config.toml has `glm`, `lane`, `lanes`, `retry`, `breaker`, `policy`, `money`, `account`, `store`, `server`, `gateway`, `alerts`, `webhooks`, `log`, `otlp`
 [glm.timeouts]\nwait = 1
 > 2:1: glm.timeouts.wait: unknown key; glm.timeouts has `connect_ms`, `first_byte_ms`, `idle_ms`, `stall_ms`, `total_ms`
 "#,
@@ -117,7 +117,7 @@ fn a_mistake_under_a_name_of_the_operators_own_is_shown_where_it_was_made() {
 [glm]\nasync_models = ['']
 > 2:17: glm.async_models[0]: must not be empty
 'glm.model' = 'm'
-> 1:1: "glm.model": unknown key; config.toml has `glm`, `lane`, `lanes`, `retry`, `breaker`, `policy`, `money`, `account`, `store`, `server`, `gateway`, `alerts`, `webhooks`, `log`
+> 1:1: "glm.model": unknown key; config.toml has `glm`, `lane`, `lanes`, `retry`, `breaker`, `policy`, `money`, `account`, `store`, `server`, `gateway`, `alerts`, `webhooks`, `log`, `otlp`
 "#,
     );
 }

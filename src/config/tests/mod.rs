@@ -4,6 +4,7 @@ mod change;
 mod complete;
 mod errors;
 mod notify;
+mod otlp;
 mod papers;
 mod policy;
 mod precedence;

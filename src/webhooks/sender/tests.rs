@@ -53,6 +53,7 @@ fn post(url: String, is_callback: bool) -> Post {
         at: START,
         body: Bytes::from_static(b"{\"a\":1}"),
         keys: SigningKeys::parse(SECRET).unwrap(),
+        trace: None,
         is_callback,
     }
 }
@@ -91,6 +92,24 @@ async fn a_message_bears_its_id_its_time_and_its_signature() {
     ] {
         assert!(request.contains(part), "{part} in {request}");
     }
+}
+
+#[tokio::test]
+async fn a_message_names_the_span_that_its_receiver_may_go_on_from() {
+    let receiver = receiver(&[OK]);
+    let parent = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+    let message = Post {
+        trace: TraceContext::read(parent, Some("a=1")),
+        ..post(format!("http://127.0.0.1:{}/", receiver.port), false)
+    };
+    let sent = sender(CallbackRules::default()).send(message).await;
+    assert_eq!(sent, Sent::Answered(200));
+    let request = receiver.served.join().unwrap().remove(0);
+    assert!(
+        request.contains(&format!("traceparent: {parent}")),
+        "{request}"
+    );
+    assert!(request.contains("tracestate: a=1"), "{request}");
 }
 
 #[tokio::test]

@@ -1,5 +1,7 @@
 //! The reason why a job waits, wherever it is asked for: API, command line and page say the same of it.
 
+use std::collections::BTreeMap;
+
 use onelane::simulator::{Fault, Rule, Simulator, SimulatorConfig};
 use reqwest::header::{COOKIE, LOCATION, SET_COOKIE};
 use serde_json::{Value, json};
@@ -226,6 +228,43 @@ fn a_wait_for_pace_budget_or_kept_slots_is_told_alike_everywhere() {
     world.waits_for(&looker, &world.hand_in(&hangs), "budget");
     // Of three slots two are kept.
     world.waits_for(&looker, &of("glm-4.7", "carol"), "reserved");
+}
+
+#[test]
+fn a_job_waits_for_the_one_call_that_probes_and_that_is_told_alike_everywhere() {
+    let (world, looker) = world(
+        "[retry]\nbase_delay_ms = 3600000\nmax_delay_ms = 3600000\n\
+         [breaker]\nconsecutive_failures = 1\ncool_down_ms = 1\n",
+    );
+    let rule = Rule::for_prompt("fails once", Fault::error("1234")).times(1);
+    world.simulator.add_rule(rule);
+    let failed = world.submit("fails once");
+    world.waits_for(&looker, &failed, "delayed");
+    let probes = world.submit(HANGS);
+    until("its call is open", || {
+        world.get(&format!("/api/admin/glm/queue/{probes}"))["job"]["status"] == "processing"
+    });
+    world.waits_for(&looker, &world.submit("behind"), "probe");
+}
+
+#[test]
+fn a_job_is_set_aside_while_others_find_out_whose_fault_it_was_and_that_is_told_alike_everywhere() {
+    let (world, looker) = world("");
+    let refusal = Fault::Custom {
+        status: 403,
+        headers: BTreeMap::new(),
+        body: String::new(),
+    };
+    let rule = Rule::for_prompt("refused", refusal).times(1);
+    world.simulator.add_rule(rule);
+    world.pause();
+    let refused = world.submit("refused");
+    let open = world.submit(HANGS);
+    world.order("resume");
+    until("the other is asked", || {
+        world.get(&format!("/api/admin/glm/queue/{open}"))["job"]["status"] == "processing"
+    });
+    world.waits_for(&looker, &refused, "aside");
 }
 
 #[test]

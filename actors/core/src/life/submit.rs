@@ -52,6 +52,7 @@ impl NewJob {
             bound_to: submission.bound_to,
             key_id: submission.key_id,
             headers: submission.headers,
+            trace: submission.trace,
             callback_url: submission.callback_url,
             request_id: submission
                 .request

@@ -5,7 +5,9 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Batch, BatchId, BatchState, FileId, KeyId, PassedHeaders, Session, Timestamp};
+use super::{
+    Batch, BatchId, BatchState, FileId, KeyId, PassedHeaders, Session, Timestamp, TraceContext,
+};
 use crate::section;
 
 section! {
@@ -79,6 +81,9 @@ pub struct BatchInput {
     /// Headers of the client that GLM gets with each of its jobs.
     #[serde(default, skip_serializing_if = "PassedHeaders::is_empty")]
     pub headers: PassedHeaders,
+    /// The span of the request that made it, where that was said: those of its jobs are linked to it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trace: Option<Box<TraceContext>>,
     /// The file.
     pub file: FileId,
     /// The path that the lines are for, as the submitter spelled it.
@@ -172,6 +177,7 @@ impl BatchInput {
             priority: None,
             session: None,
             headers: PassedHeaders::default(),
+            trace: None,
             file,
             endpoint: endpoint.into(),
             window: String::new(),

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     AttemptNo, BatchId, Due, Face, Failure, GlmSettings, JobId, KeyId, OnInterrupted,
     PassedHeaders, RequestId, Reserve, RetrySettings, Seq, Session, SessionId, SessionTag,
-    Sessions, SlotId, Timestamp, Wait, private, private_or_default, private_or_none,
+    Sessions, SlotId, Timestamp, TraceOrigin, Wait, private, private_or_default, private_or_none,
 };
 
 /// The status of a job, as the API shows it.
@@ -306,6 +306,10 @@ pub struct Job {
     #[serde(default, skip_serializing_if = "private_or_default")]
     #[schemars(skip)]
     pub headers: PassedHeaders,
+    /// The span of its submitter that it is done for, where that was said.
+    #[serde(default, skip_serializing_if = "private_or_none")]
+    #[schemars(skip)]
+    pub trace: Option<Box<TraceOrigin>>,
     /// The job whose response it goes on from, where its submitter named that by an id of ours: its request has GLM's.
     #[serde(default, skip_serializing_if = "private_or_none")]
     #[schemars(skip)]
@@ -399,6 +403,7 @@ impl Job {
             callback_url: None,
             request_id: None,
             headers: PassedHeaders::default(),
+            trace: None,
             previous: None,
             task: None,
             bodies_pruned: false,

@@ -25,6 +25,10 @@ pub const RELAYS_KEPT_BYTES: usize = 32 * 1024 * 1024;
 pub const RELAYS_KEPT_MAX: usize = 1_024;
 /// Bytes of a header of a client that GLM gets, or of GLM's that a client gets.
 pub const PASSED_HEADER_BYTES_MAX: usize = 1_024;
+/// Bytes of a `tracestate` that a job keeps: as many as everybody has to pass on.
+pub const TRACESTATE_BYTES_MAX: usize = 512;
+/// Members of a `tracestate`, as the specification has it.
+pub const TRACESTATE_MEMBERS_MAX: usize = 32;
 /// Bytes of a stream that are held back until it is known to be an answer.
 pub const RELAY_HELD_BYTES: usize = 64 * 1024;
 /// Answers of the responses face of which it is remembered of which sessions they were.

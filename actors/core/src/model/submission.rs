@@ -7,7 +7,7 @@ use serde_json::value::RawValue;
 
 use super::{
     BatchId, Currency, Face, JobId, KeyId, OnInterrupted, OverRate, PassedHeaders, Request,
-    RequestError, Session, Settings, Timestamp, Unpriced, limits,
+    RequestError, Session, Settings, Timestamp, TraceContext, TraceOrigin, Unpriced, limits,
 };
 
 /// The moment by which a job has to be done. A moment in time becomes one by itself; the lane's clock
@@ -76,6 +76,8 @@ pub struct Submission {
     pub metadata: Option<Box<RawValue>>,
     /// Headers of its client that GLM gets, those alone that belong to the protocol of its face.
     pub headers: PassedHeaders,
+    /// The span that it is done for. Kept where the lane exports traces.
+    pub trace: Option<Box<TraceOrigin>>,
     /// The client key by which it is handed in; set by whoever has looked at the key's rights.
     pub key_id: Option<KeyId>,
     /// The minute of that key has no room for it: it is taken only if it is there already. Set by whoever counts.
@@ -157,6 +159,7 @@ impl Submission {
             deadline: None,
             bound_to: None,
             headers: PassedHeaders::default(),
+            trace: None,
             timeout_ms: None,
             idempotency_key: None,
             after: Vec::new(),
@@ -291,6 +294,13 @@ impl Submission {
         self
     }
 
+    /// A part of this trace: its spans are children of that one.
+    #[must_use]
+    pub fn trace(mut self, parent: TraceContext) -> Self {
+        self.trace = Some(Box::new(TraceOrigin::Parent(parent)));
+        self
+    }
+
     /// Told to this URL when it ends.
     #[must_use]
     pub fn callback_url(mut self, url: impl Into<String>) -> Self {
@@ -410,6 +420,7 @@ mod tests {
             .after([sample::job_id(1)])
             .on_interrupted(OnInterrupted::Park)
             .callback_url("https://example.com/")
+            .trace(TraceContext::new([1; 16], [2; 8], true))
             .metadata(&note)
             .unwrap();
         // A new field does not compile until it is named, and set, here.
@@ -432,11 +443,14 @@ mod tests {
             metadata,
             bound_to,
             headers,
+            trace,
             key_id,
             over_rate,
         } = built;
         assert_eq!(over_rate, None, "nobody says it but who counts");
         assert!(headers.is_empty(), "nobody says it but who has a client's");
+        let parent = TraceContext::new([1; 16], [2; 8], true);
+        assert_eq!(*trace.unwrap(), TraceOrigin::Parent(parent));
         assert_eq!(bound_to, None, "nobody says it but who waits");
         assert!(matches!(request, Request::Prompt(text) if text == "hi"));
         assert_eq!(model.as_deref(), Some("glm-5"));
