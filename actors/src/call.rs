@@ -73,6 +73,7 @@ impl CallMaker {
             dispatch,
             settings,
             abort,
+            out: _out,
         } = order;
         let attempt = attempt_of(&dispatch);
         let job = &dispatch.job;

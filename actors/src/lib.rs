@@ -21,6 +21,7 @@ mod aborts;
 mod breaker;
 mod call;
 mod caller;
+mod calls_out;
 pub mod conversations;
 pub mod cost;
 pub mod marks;
@@ -131,6 +132,14 @@ impl FaultPoints {
     pub(crate) fn point(&self, actor: &'static str) {
         if let Some(hook) = &self.hook {
             hook(actor);
+        }
+    }
+
+    /// Runs work that waits for the disk on the thread that asks, which has nothing else to do.
+    pub(crate) fn on_this_thread(&self, work: impl FnOnce() + Send + 'static) {
+        match self.disk {
+            None => work(),
+            Some(_) => drop(self.off_the_workers(work)),
         }
     }
 

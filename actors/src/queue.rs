@@ -19,6 +19,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::Ports;
 use crate::aborts::Aborts;
+use crate::calls_out::{CallOut, CallsOut};
 use crate::next_up::NextUp;
 use crate::protocol::{
     BreakerMsg, CallerMsg, CostMsg, QueueMsg, RunOrder, StoreMsg, SupervisorMsg,
@@ -40,6 +41,7 @@ pub(crate) struct QueueArgs {
     pub(crate) callers: BTreeMap<SlotId, ActorRef<CallerMsg>>,
     pub(crate) aborts: Aborts,
     pub(crate) next_up: NextUp,
+    pub(crate) calls_out: CallsOut,
     /// Where the scheduler's state is shown.
     pub(crate) watch: watch::Sender<SchedulerState>,
     /// Where it is shown whether a job that comes may be sent at once.
@@ -56,6 +58,9 @@ pub(crate) struct QueueState {
     breaker: ActorRef<BreakerMsg>,
     callers: BTreeMap<SlotId, ActorRef<CallerMsg>>,
     aborts: Aborts,
+    calls_out: CallsOut,
+    /// Kept while jobs wait for their turn alone.
+    to_come: Option<CallOut>,
     next_up: NextUp,
     /// The slot for which an order lies ready.
     laid: Option<SlotId>,
@@ -140,6 +145,11 @@ impl QueueState {
             self.waiters.drained();
         }
         self.arm(myself);
+        match (self.scheduler.has_more(), &self.to_come) {
+            (true, None) => self.to_come = Some(self.calls_out.one_more()),
+            (false, Some(_)) => self.to_come = None,
+            _ => {}
+        }
         let is_idle = self.scheduler.is_idle();
         self.is_idle.store(is_idle, Ordering::Relaxed);
         Ok(())
@@ -188,6 +198,7 @@ impl QueueState {
                 dispatch: Arc::clone(&dispatch),
                 settings: Arc::clone(&self.settings),
                 abort: CancellationToken::new(),
+                out: self.calls_out.one_more(),
             })
         });
         self.next_up.lay(slot, order);

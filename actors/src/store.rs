@@ -10,6 +10,7 @@ use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort};
 use tokio::time::Instant;
 
 use crate::Ports;
+use crate::calls_out::CallsOut;
 use crate::meters::Meters;
 use crate::ports::{CallFilter, Recovered, Store, StoreError, UsageFilter};
 use crate::protocol::{CommitEnd, CommitReply, CommitRequest, Committed, QueueMsg, StoreMsg};
@@ -38,12 +39,17 @@ impl Epoch {
 pub(crate) struct StoreArgs {
     pub(crate) ports: Ports,
     pub(crate) epoch: Epoch,
+    pub(crate) own_thread: bool,
+    pub(crate) calls_out: CallsOut,
 }
 
 pub(crate) struct StoreState {
     ports: Ports,
     epoch: Epoch,
     mine: u64,
+    /// Whether this thread is the lane's alone, and which calls it serves.
+    own_thread: bool,
+    calls_out: CallsOut,
     queue: Option<ActorRef<QueueMsg>>,
     /// Messages in order: a recovery must see every commit that was asked before it.
     asked: VecDeque<StoreMsg>,
@@ -89,6 +95,8 @@ impl Actor for StoreActor {
             ports: args.ports,
             epoch: args.epoch,
             mine,
+            own_thread: args.own_thread,
+            calls_out: args.calls_out,
             queue: None,
             asked: VecDeque::new(),
             under_way: false,
@@ -284,14 +292,21 @@ impl StoreState {
         let queue = self.queue.clone();
         let (epoch, mine) = (self.epoch.clone(), self.mine);
         let meters = self.ports.meters.clone();
-        // Not joined: its end comes as a message, so that the mailbox is read meanwhile.
-        drop(self.ports.fault_points.off_the_workers(move || {
+        // Whoever waits for one change alone waits for the disk, and two threads that wake each other would come on top of
+        // that. Where several are at once the lane goes on meanwhile.
+        let here = self.own_thread && batch.len() == 1 && self.calls_out.is_none();
+        let work = move || {
             // A batch of an earlier epoch is dropped with its reply ports: its senders ask again.
             let done = epoch.within(mine, || commit(store, batch, queue.as_ref(), &meters));
             if let Some(done) = done {
                 let _ = myself.cast(StoreMsg::Done(done));
             }
-        }));
+        };
+        match here {
+            true => self.ports.fault_points.on_this_thread(work),
+            // Not joined: its end comes as a message, so that the mailbox is read meanwhile.
+            false => drop(self.ports.fault_points.off_the_workers(work)),
+        }
     }
 }
 

@@ -21,6 +21,7 @@ use tokio::time::Instant;
 
 use crate::Ports;
 use crate::aborts::Aborts;
+use crate::calls_out::CallsOut;
 use crate::cost::Totals;
 use crate::next_up::NextUp;
 use crate::ports::StoreError;
@@ -51,6 +52,8 @@ impl Default for RestartBudget {
 pub struct SupervisorArgs {
     /// The world outside.
     pub ports: Ports,
+    /// Whether the actors have a thread for themselves, which may wait for the disk while no call is out.
+    pub own_thread: bool,
     /// How many restarts are borne.
     pub budget: RestartBudget,
     /// Where the running actors are shown.
@@ -101,6 +104,7 @@ pub struct SupervisorState {
     /// Whether a queue was told to drain; the queues after it do not send either.
     is_stopping: Arc<AtomicBool>,
     epoch: Epoch,
+    calls_out: CallsOut,
     generation: u64,
     callers: BTreeMap<SlotId, ActorRef<CallerMsg>>,
     store: Option<ActorRef<StoreMsg>>,
@@ -133,6 +137,7 @@ impl Actor for Supervisor {
             aborts,
             is_stopping: Arc::default(),
             epoch: Epoch::default(),
+            calls_out: CallsOut::default(),
             generation: 1,
             callers: BTreeMap::new(),
             store: None,

@@ -6,7 +6,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use http_body_util::{BodyExt as _, Full, StreamBody, combinators::BoxBody};
+use futures_util::stream::{self, StreamExt as _};
+use http_body_util::{BodyExt, Full, StreamBody, combinators::BoxBody};
 use hyper::body::{Bytes, Frame, Incoming};
 use hyper::header::{CONTENT_TYPE, HOST, HeaderValue};
 use hyper::service::service_fn;
@@ -30,6 +31,8 @@ const ONE: usize = 300;
 const MANY: usize = 32;
 const OF_EACH: usize = 150;
 const PIECES: usize = 10_000;
+/// Between the first piece and the others, which then come all at once and keep every core busy.
+const AFTER_THE_FIRST: Duration = Duration::from_millis(20);
 
 type Body = BoxBody<Bytes, hyper::Error>;
 
@@ -92,7 +95,13 @@ async fn upstream() -> SocketAddr {
             let pieces = (0..PIECES).map(move |_| piece(&id, "word ", "}]"));
             let all = pieces.chain([last, "data: [DONE]\n\n".to_owned()]);
             let frames = all.map(|piece| Ok(Frame::data(Bytes::from(piece))));
-            StreamBody::new(futures_util::stream::iter(frames)).boxed()
+            let frames = stream::iter(frames.enumerate()).then(|(n, frame)| async move {
+                if n == 1 {
+                    tokio::time::sleep(AFTER_THE_FIRST).await;
+                }
+                frame
+            });
+            BodyExt::boxed(StreamBody::new(frames))
         } else {
             whole(format!(
                 r#"{{"id":"c","request_id":"{id}","created":1,"model":"glm-4.7","choices":[{{"index":0,"finish_reason":"stop","message":{{"role":"assistant","content":"A queue keeps what the API can't take yet."}}}}],{usage}}}"#
@@ -266,7 +275,9 @@ pub(super) async fn run() {
     println!(
         "\n== the gateway beside a bare pass-through, server answers at once (medians of {ROUNDS} rounds)"
     );
-    let to = upstream().await;
+    // A server is another program: what it does keeps none of these from their own work.
+    let elsewhere = LaneThread::new().unwrap();
+    let to = elsewhere.run(upstream()).await;
     let bare = pass_through(to).await;
     waits(bare, 50).await;
     for (answer, name, commits) in [

@@ -219,6 +219,7 @@ impl Orchestrator {
         let traces = Traces::start(otlp, &ports, state.clone(), breaker.clone())?;
         let args = SupervisorArgs {
             ports: ports.clone(),
+            own_thread: LaneThread::is_this(),
             budget: parts.budget,
             runtime: house_tx,
             breaker: breaker_tx,

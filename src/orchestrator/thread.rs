@@ -2,13 +2,19 @@
 //!
 //! Between two calls a lane is a chain of short steps, each waking the next one. On a runtime of several threads each step may wake
 //! another thread, which takes it over with cold caches: that costs more than the steps. And whatever else the program
-//! does on its runtime, a lane with a thread of its own goes on.
+//! does on its runtime, a lane with a thread of its own goes on. It may also wait for the disk itself while no call is open,
+//! where it would otherwise wake another thread to do so and be woken by that.
 
+use std::cell::Cell;
 use std::future::{Future, pending};
 use std::io;
 use std::panic::resume_unwind;
 
 use tokio::runtime::{Builder, Runtime};
+
+thread_local! {
+    static IS_A_LANES: Cell<bool> = const { Cell::new(false) };
+}
 
 /// A runtime with one thread. Dropped, it ends at once whatever is left on it, without waiting: shut the lane down first.
 ///
@@ -33,9 +39,15 @@ impl LaneThread {
         let runtime = Builder::new_multi_thread()
             .worker_threads(1)
             .thread_name("onelane lane")
+            .on_thread_start(|| IS_A_LANES.set(true))
             .enable_all()
             .build()?;
         Ok(Self(Some(runtime)))
+    }
+
+    /// Whether this is the thread of a lane.
+    pub(super) fn is_this() -> bool {
+        IS_A_LANES.get()
     }
 
     /// Runs this on the thread, whoever waits for it: what is started there stays there.

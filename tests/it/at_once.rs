@@ -1,16 +1,24 @@
 //! What a call costs in commits on an idle lane, and when its answer is given: over HTTP and on disk.
 
-use std::sync::Arc;
+use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::Instant;
+use std::sync::{Arc, Mutex};
+use std::thread::{self, ThreadId};
+use std::time::{Duration, Instant};
 
+use onelane::Submission;
 use onelane::model::{AnswerWhen, JobStatus};
+use onelane::orchestrator::LaneThread;
+use onelane::store::{RedbStore, StoreOptions};
 use onelane_actors::FaultPoints;
+use onelane_actors::testing::ScriptedGlm;
+use redb::StorageBackend;
+use redb::backends::InMemoryBackend;
 use serde_json::json;
 
 use crate::support::api::Api;
 use crate::support::http::{HttpLane, PATIENCE, ended, stop, until};
-use crate::support::ms;
+use crate::support::{VirtualLane, ms};
 
 const CHAT: &str = "/v1/chat/completions";
 
@@ -99,4 +107,65 @@ async fn an_answer_that_is_relayed_is_given_before_it_is_on_disk_and_one_that_is
         drop(api);
         stop(lane, 1_000).await;
     }
+}
+
+/// A disk that notes who waits for it.
+#[derive(Debug)]
+struct NotingDisk {
+    memory: InMemoryBackend,
+    waited: Arc<Mutex<Vec<ThreadId>>>,
+}
+
+impl StorageBackend for NotingDisk {
+    fn len(&self) -> io::Result<u64> {
+        self.memory.len()
+    }
+
+    fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
+        self.memory.read(offset, out)
+    }
+
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        self.memory.set_len(len)
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        self.waited.lock().unwrap().push(thread::current().id());
+        self.memory.sync_data()
+    }
+
+    fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+        self.memory.write(offset, data)
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_idle_lane_waits_for_the_disk_on_its_own_thread_and_a_busy_one_does_not() {
+    let waited: Arc<Mutex<Vec<ThreadId>>> = Arc::default();
+    let noting = Arc::clone(&waited);
+    let disk = move || {
+        Ok(NotingDisk {
+            memory: InMemoryBackend::new(),
+            waited: Arc::clone(&noting),
+        })
+    };
+    let store = RedbStore::open_with_backend("disk", StoreOptions::default(), disk).unwrap();
+    let mut world = VirtualLane::new(ScriptedGlm::answering(Duration::from_hours(1)));
+    world.store = Arc::new(store);
+    let glm = world.glm.clone();
+    let own = LaneThread::new().unwrap();
+    let id = own.run(async { thread::current().id() }).await;
+    let lane = own.run(async move { world.start().await }).await;
+    let is_ready = async || lane.health(PATIENCE).await.is_ok();
+    until("it is ready", is_ready).await;
+    let who_waits = || std::mem::take(&mut *waited.lock().unwrap());
+    who_waits();
+    lane.submit(Submission::prompt("a").unwrap()).await.unwrap();
+    until("its call is open", async || glm.in_flight() == 1).await;
+    let waits = who_waits();
+    assert!(!waits.is_empty() && waits.iter().all(|one| *one == id));
+    lane.submit(Submission::prompt("b").unwrap()).await.unwrap();
+    let waits = who_waits();
+    assert!(!waits.is_empty() && waits.iter().all(|one| *one != id));
+    lane.shutdown(Duration::ZERO).await;
 }

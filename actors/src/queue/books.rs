@@ -103,6 +103,7 @@ impl QueueState {
             dispatch,
             settings: Arc::clone(&self.settings),
             abort,
+            out: self.calls_out.one_more(),
         };
         // A caller that is gone is being restarted, and this queue after it.
         if let Some(caller) = self.callers.get(&slot) {

@@ -65,6 +65,8 @@ impl QueueState {
             callers: args.callers,
             aborts: args.aborts,
             next_up: args.next_up,
+            calls_out: args.calls_out,
+            to_come: None,
             laid: None,
             spare: None,
             deferred: VecDeque::new(),

@@ -48,6 +48,8 @@ impl SupervisorState {
             let args = StoreArgs {
                 ports: ports.clone(),
                 epoch: self.epoch.clone(),
+                own_thread: self.args.own_thread,
+                calls_out: self.calls_out.clone(),
             };
             let (store, task) = Actor::spawn_linked(None, StoreActor, args, parent.clone()).await?;
             self.keep(task);
@@ -88,6 +90,7 @@ impl SupervisorState {
             callers: self.callers.clone(),
             aborts: self.aborts.clone(),
             next_up: self.next_up.clone(),
+            calls_out: self.calls_out.clone(),
             watch: self.args.lane.clone(),
             is_idle: Arc::clone(&is_idle),
             is_stopping: Arc::clone(&self.is_stopping),

@@ -75,6 +75,7 @@ pub(crate) async fn start(
             meters: Meters::default(),
             fault_points,
         },
+        own_thread: false,
         budget: RestartBudget::default(),
         runtime,
         breaker: watch::channel(BreakerSnapshot::default()).0,

@@ -32,7 +32,10 @@ pub(super) fn lines(name: &str, count: usize) -> String {
 pub(super) fn killed_run(place: &Place, simulator: &Simulator, count: usize, called: u64) {
     place.write("A.jsonl", lines("a", count));
     let running = Running::start(&mut run_of(place, simulator, "A.jsonl"));
-    until("lines are called", || simulator.stats().calls >= called);
+    let has_results = || place.path("A.results.jsonl").exists();
+    until("lines are called, and an answer is there", || {
+        simulator.stats().calls >= called && has_results()
+    });
     running.kill();
     assert_eq!(
         place.store("onelane.redb").jobs().len(),

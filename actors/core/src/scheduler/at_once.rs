@@ -27,6 +27,12 @@ impl Scheduler {
         self.idle_slot().is_some() && self.line.ready_len() == 0 && self.state.paused.is_none()
     }
 
+    /// Whether jobs wait for their turn, and nothing that was decided for all keeps them.
+    #[must_use]
+    pub fn has_more(&self) -> bool {
+        self.line.ready_len() > 0 && self.stopped().is_none()
+    }
+
     /// Takes in a new job whose call can begin at once. The insertion is the first change of the commit among the
     /// effects, the start another of it. `Err`: it has to wait, and is to be inserted as others are.
     pub fn start_at_once(
