@@ -8,6 +8,8 @@
 
 mod affinity;
 mod classes;
+#[cfg(any(test, feature = "testing"))]
+mod imprint;
 mod index;
 mod place;
 mod priorities;
@@ -47,7 +49,7 @@ const IDLE_TURNS_KEPT: usize = 64;
 
 /// The waiting jobs. Sorted sets instead of an array heap: a job leaves from anywhere (cancel,
 /// re-prioritise) as cheaply as from the front.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct Queue {
     rules: Rules,
     entries: BTreeMap<Seq, JobEntry>,

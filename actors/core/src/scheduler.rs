@@ -32,6 +32,8 @@ mod at_once;
 mod blame;
 mod dispatch;
 mod gate;
+#[cfg(any(test, feature = "testing"))]
+mod imprint;
 mod keys;
 mod next_up;
 mod orders;
@@ -67,7 +69,7 @@ pub use view::{LaneSnapshot, ModelSnapshot, SchedulerSnapshot, WaitingAt};
 pub use wait::WaitCounts;
 
 /// Something to be done, in this order.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub enum Effect {
     /// Give the job to the slot's caller; its credit is spent.
     Run {
@@ -125,7 +127,7 @@ pub enum CancelPath {
 }
 
 /// The lanes.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Scheduler {
     generation: u64,
     line: Queue,

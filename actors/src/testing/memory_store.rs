@@ -36,7 +36,7 @@ pub struct MemoryStore {
     shared: Arc<Mutex<Shared>>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 struct Shared {
     disk: Disk,
     planned: VecDeque<(StoreError, CommitFate)>,
@@ -44,7 +44,7 @@ struct Shared {
     commits: u64,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 struct Disk {
     jobs: BTreeMap<JobId, JobRecord>,
     line: BTreeMap<Seq, JobId>,
@@ -72,6 +72,21 @@ struct Disk {
     last_delivery: DeliveryId,
 }
 
+/// What a lane reads of a store.
+#[derive(Debug)]
+pub struct Written<'s> {
+    /// The jobs.
+    pub jobs: &'s BTreeMap<JobId, JobRecord>,
+    /// The call log.
+    pub calls: &'s BTreeMap<u64, CallRecord>,
+    /// The jobs whose staged attempts may have been sent.
+    pub released: &'s [JobId],
+    /// The lanes' state.
+    pub lane: &'s SchedulerState,
+    /// The breaker's.
+    pub breaker: Option<&'s BreakerSnapshot>,
+}
+
 impl MemoryStore {
     /// An empty store.
     #[must_use]
@@ -90,6 +105,27 @@ impl MemoryStore {
     #[must_use]
     pub fn commits(&self) -> u64 {
         self.shared().commits
+    }
+
+    /// Another store, with what is in this one now.
+    #[must_use]
+    pub fn copied(&self) -> Self {
+        let shared = Mutex::new(self.shared().clone());
+        Self {
+            shared: Arc::new(shared),
+        }
+    }
+
+    /// Shows what a lane reads of it: its jobs, its call log and what lanes and breaker wrote down.
+    pub fn look<T>(&self, at: impl FnOnce(&Written<'_>) -> T) -> T {
+        let disk = &self.shared().disk;
+        at(&Written {
+            jobs: &disk.jobs,
+            calls: &disk.calls,
+            released: &disk.released,
+            lane: &disk.lane,
+            breaker: disk.breaker.as_ref(),
+        })
     }
 
     fn shared(&self) -> MutexGuard<'_, Shared> {

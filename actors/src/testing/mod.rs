@@ -13,4 +13,4 @@ mod memory_store;
 pub use clock::{SeededIds, SimClock};
 pub use dice::Dice;
 pub use glm::{CallKind, CallTrace, Line, ScriptedGlm, SubmissionLine, answer, failed, glm_call};
-pub use memory_store::{CommitFate, MemoryStore};
+pub use memory_store::{CommitFate, MemoryStore, Written};

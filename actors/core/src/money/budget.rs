@@ -59,7 +59,7 @@ struct Reserved {
 }
 
 /// The budgets in force and how they stand.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct Budgets {
     budgets: BTreeMap<Arc<str>, Budget>,
     calendar: Calendar,

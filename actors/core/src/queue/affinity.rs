@@ -42,7 +42,7 @@ pub(super) struct Run {
 }
 
 /// A job that was taken.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Taken {
     seq: Seq,
     run: Option<Run>,
@@ -50,7 +50,7 @@ struct Taken {
 }
 
 /// What went last in each lane. Nothing of it outlives the process: a restart begins anew.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct Runs(BTreeMap<u32, VecDeque<Taken>>);
 
 impl Runs {

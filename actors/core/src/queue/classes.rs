@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use crate::model::{JobEntry, PriorityClass, Timestamp};
 
 /// The waiting jobs of a class.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 struct Waiting {
     jobs: usize,
     /// How many of those that are due could have run since each moment: the first tells how long the oldest waits.
@@ -13,7 +13,7 @@ struct Waiting {
 }
 
 /// Counters that are kept as jobs come and go.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct Classes {
     urgent: Waiting,
     high: Waiting,

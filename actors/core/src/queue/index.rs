@@ -34,7 +34,7 @@ impl Key {
 }
 
 /// One model and its due jobs.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Model {
     rule: Rule,
     /// Jobs in line, due or not.
@@ -45,7 +45,7 @@ struct Model {
 }
 
 /// The due jobs by model.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Index {
     models: BTreeMap<Arc<str>, Model>,
     version: u64,
@@ -88,6 +88,17 @@ impl Default for Index {
 }
 
 impl Index {
+    /// Writes who is ready; not how often the models changed.
+    #[cfg(any(test, feature = "testing"))]
+    pub(super) fn imprint(&self, to: &mut impl std::fmt::Write) -> std::fmt::Result {
+        let Self {
+            models,
+            version: _,
+            sweep_at,
+        } = self;
+        write!(to, "{models:?}{sweep_at}")
+    }
+
     /// A job of this model comes in line: `name` becomes the one string of the model. Answers what
     /// decides about the job.
     pub(super) fn enter(&mut self, name: &mut Arc<str>, rules: &Rules) -> Rule {

@@ -187,7 +187,7 @@ impl Rule {
 }
 
 /// The rules of all lanes.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct Rules {
     default: OrderSettings,
     has_keys: bool,

@@ -4,7 +4,7 @@ use std::cmp::Reverse;
 use std::collections::BTreeMap;
 
 /// Jobs by priority, the most urgent first.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct Priorities(BTreeMap<Reverse<i32>, u64>);
 
 impl Priorities {

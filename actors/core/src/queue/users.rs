@@ -13,7 +13,7 @@ const IDLE_USERS_KEPT: usize = 1_024;
 
 /// The users of the waiting jobs, and those who take turns: the jobs of a client key have the key's, all others
 /// their user's.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Users {
     // Looked up by key only; the sweep looks at each by itself.
     by_name: HashMap<Arc<str>, User>,
@@ -22,7 +22,7 @@ pub(super) struct Users {
     sweep_at: usize,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct User {
     number: u64,
     jobs: usize,
@@ -40,6 +40,20 @@ impl Default for Users {
 }
 
 impl Users {
+    /// Writes who is known, in their order.
+    #[cfg(any(test, feature = "testing"))]
+    pub(super) fn imprint(&self, to: &mut impl std::fmt::Write) -> std::fmt::Result {
+        let Self {
+            by_name,
+            by_key,
+            newest,
+            sweep_at,
+        } = self;
+        let by_name: std::collections::BTreeMap<_, _> = by_name.iter().collect();
+        let by_key: std::collections::BTreeMap<_, _> = by_key.iter().collect();
+        write!(to, "{by_name:?}{by_key:?}{newest}/{sweep_at}")
+    }
+
     /// A job comes in line: the name of its user becomes the one string of that user. Answers the number of who takes
     /// turns for it, which is never 0.
     pub(super) fn enter(&mut self, job: &mut JobEntry) -> u64 {

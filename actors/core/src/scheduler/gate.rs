@@ -19,7 +19,7 @@ use crate::money::worst;
 use crate::queue::{Place, Queue};
 
 /// The budgets, and those that wait for room in them.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct Gate {
     budgets: Budgets,
     /// Whether the lanes run: what was reached before was told before.

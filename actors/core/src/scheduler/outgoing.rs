@@ -4,7 +4,7 @@ use super::Effect;
 use crate::model::Transition;
 
 /// Effects that are gathered until the step ends, and commits that the store has not answered.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Outgoing {
     effects: Vec<Effect>,
     changes: Vec<Transition>,
@@ -16,6 +16,23 @@ pub(super) struct Outgoing {
 }
 
 impl Outgoing {
+    /// Writes what is under way; commits by how long ago they were asked for.
+    #[cfg(any(test, feature = "testing"))]
+    pub(super) fn imprint(&self, to: &mut impl std::fmt::Write) -> std::fmt::Result {
+        let Self {
+            effects,
+            changes,
+            ticket,
+            unanswered,
+            answered,
+        } = self;
+        write!(
+            to,
+            "{effects:?}{changes:?}{unanswered}/{}",
+            ticket - answered
+        )
+    }
+
     pub(super) const fn new() -> Self {
         Self {
             effects: Vec::new(),

@@ -32,7 +32,7 @@ impl Need {
     }
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Spot {
     rank: Rank,
     need: Need,
@@ -41,7 +41,7 @@ struct Spot {
 }
 
 /// The jobs, by what they wait for.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct Parked {
     spots: BTreeMap<JobId, Spot>,
     order: BTreeMap<Rank, JobId>,

@@ -12,11 +12,11 @@ use crate::model::{
 use crate::scheduler::slot::{Sending, Slot};
 
 /// The open attempts that were found at the start and wait for proof of what became of them.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct Recovery(BTreeMap<JobId, Orphan>);
 
 /// One of them.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Orphan {
     job: Job,
     sent: Sent,

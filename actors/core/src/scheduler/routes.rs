@@ -9,7 +9,7 @@ use crate::model::{BudgetKey, HoldKind, SchedulerState, Settings, model_name};
 use crate::queue::{Place, Queue};
 
 /// The routes in force. Made anew when a hold of a model, the settings or the models in the queue change.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct Routes {
     /// The models in the queue that they were made for; `None`: they must be made anew.
     made_for: Option<u64>,
@@ -18,6 +18,14 @@ pub(super) struct Routes {
 }
 
 impl Routes {
+    /// Writes where they lead, and whether they still do.
+    #[cfg(any(test, feature = "testing"))]
+    pub(super) fn imprint(&self, line: &Queue, to: &mut impl std::fmt::Write) -> std::fmt::Result {
+        let Self { made_for, by_lane } = self;
+        let is_current = *made_for == Some(line.models_version());
+        write!(to, "{is_current}{by_lane:?}")
+    }
+
     /// They must be made anew.
     pub(super) fn forget(&mut self) {
         self.made_for = None;

@@ -102,7 +102,7 @@ pub struct Staged {
 }
 
 /// The staged jobs, most urgent first, and how many there should be.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Stage {
     jobs: Vec<Staged>,
     depth: usize,
@@ -128,6 +128,43 @@ fn shrunk(count: usize, parts: usize) -> usize {
 }
 
 impl Stage {
+    /// Writes what is staged, with commits by how long ago they were asked for. What it learns over many runs is left
+    /// out: it decides nothing before there were [`WINDOW_RUNS`] of them.
+    #[cfg(any(test, feature = "testing"))]
+    pub(super) fn imprint(
+        &self,
+        ticket: u64,
+        is_answered: impl Fn(u64) -> bool,
+        to: &mut impl std::fmt::Write,
+    ) -> std::fmt::Result {
+        let Self {
+            jobs,
+            depth,
+            window,
+            max: _,
+            calm: _,
+            runs: _,
+            ahead,
+            ahead_peak: _,
+        } = self;
+        for staged in jobs {
+            let Staged {
+                entry,
+                place,
+                ticket: put_by,
+                dispatch,
+                released,
+            } = staged;
+            write!(to, "{entry:?}{place:?}{dispatch:?}")?;
+            // Once the stage is answered nobody asks again by which commit.
+            write!(to, "{:?}", dispatch.is_none().then(|| ticket - put_by))?;
+            let open = released.map(|by| (!is_answered(by)).then(|| ticket - by));
+            write!(to, "{open:?};")?;
+        }
+        let ahead = ahead.iter().map(|by| ticket - by);
+        write!(to, "{depth}/{window}{:?}", ahead.collect::<Vec<_>>())
+    }
+
     /// An empty one that never gets deeper than `depth_max` a slot.
     #[must_use]
     pub const fn new(depth_max: usize) -> Self {

@@ -10,7 +10,7 @@ use crate::scheduler::slot::Stage;
 use crate::scheduler::{adaptive, hold};
 
 /// What a lane has beside its rules and what it must remember ([`crate::model::LaneCondition`]).
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Track {
     pub(super) stage: Stage,
     pub(super) pace: Pace,

@@ -32,7 +32,7 @@ type Rules = BTreeMap<Arc<str>, Budget>;
 type Ordered = BTreeSet<(u64, BudgetKey)>;
 
 /// The counters, by account and the first day of its period.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct Accounts {
     counters: BTreeMap<(BudgetKey, Day), Counter>,
     /// Those of the periods under way, by the name of their budget; those of client keys without one.
@@ -41,7 +41,7 @@ pub(super) struct Accounts {
     short: BTreeSet<BudgetKey>,
     /// Counters that were looked at one after the other.
     #[cfg(test)]
-    walked: std::sync::atomic::AtomicUsize,
+    walked: std::sync::Arc<std::sync::atomic::AtomicUsize>,
 }
 
 impl Accounts {
