@@ -29,6 +29,9 @@ use onelane_core::notify::delivery::{DueDeliveries, DueQuery};
 /// A store's decision on each change of a batch, in the batch's order.
 pub type Decisions = Vec<Result<Applied, Refusal>>;
 
+/// A store as lines, part by part.
+pub type StoreLines = Box<dyn Iterator<Item = Result<Vec<u8>, StoreError>> + Send>;
+
 /// The durable truth. Blocking: the store actor calls it off the async workers. There is one
 /// writer; reads are short snapshots and may come from anywhere.
 pub trait Store: Send + Sync + 'static {
@@ -79,6 +82,12 @@ pub trait Store: Send + Sync + 'static {
     /// Checks its tables against each other, and lists `most` findings at most. Reads all rows. `None`: it has nothing to
     /// check.
     fn check(&self, _most: usize) -> Result<Option<Findings>, StoreError> {
+        Ok(None)
+    }
+
+    /// All that it holds at one moment, as lines of which it can be made again; `None`: it can't be told so. What is told is
+    /// kept for as long as it is read, whatever is committed meanwhile.
+    fn lines(&self) -> Result<Option<StoreLines>, StoreError> {
         Ok(None)
     }
 

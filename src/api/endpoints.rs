@@ -593,6 +593,15 @@ fn service() -> Vec<Endpoint> {
             )
             .heavy()
             .errors(&[Kind::Busy, Kind::StoreFailed]),
+        row!(POST "/api/admin/glm/store/backup", Operate, "All of the store, as lines of which it can be made again",
+            store::backup)
+            .about(
+                "Of one moment, while the lane goes on: its file grows by what is written meanwhile. `onelane db backup` makes \
+                 a store of the lines, `onelane db export` keeps them. Prompts, answers, digests of client keys, and every \
+                 secret that the store keeps are among them, a key of GLM's that was set by PUT as well.",
+            )
+            .heavy()
+            .errors(&[Kind::Busy, Kind::StoreFailed]),
         row!(GET "/openapi.json", Look, "This API as an OpenAPI 3.1 document", service::openapi),
     ]
 }

@@ -85,6 +85,15 @@ Examples:
   onelane keys create nightly --budget \"5 CNY/day\" --priority -5 > nightly.key
   onelane keys create old-sdk --jwt --expires-in 90days";
 
+const RESTORE_AFTER_HELP: &str = "\
+A backup knows nothing of what came after it: jobs that were done since then it would do, and pay for, again. So the lane is
+paused: look at what waits (`onelane jobs ls`), cancel what was done, then `onelane lane resume`. Calls that were open when
+the backup was made are in doubt, as after a crash. Let no two lanes run on copies of one store: each does the work of both.
+
+Examples:
+  onelane db backup monday.redb
+  onelane db restore monday.redb --force";
+
 /// One durable lane in front of the GLM API.
 #[derive(Debug, Parser)]
 #[command(name = "onelane", version, after_help = AFTER_HELP)]
@@ -512,8 +521,16 @@ pub(crate) enum DbVerb {
     /// Check that the file is whole and its tables fit together; ends with 3 when they don't. A daemon that has it
     /// open checks the tables alone
     Check(CheckArgs),
-    /// Write all jobs, calls or usage as JSON lines or CSV; ends with 3 when some can't be read
+    /// Write all of the store as JSON lines, for `onelane db import`; or all jobs, calls or usage, as JSON lines or CSV, which
+    /// ends with 3 when some can't be read
     Export(ExportArgs),
+    /// Make a store of the lines of an exported one: a new file, whole or not there
+    Import(ImportArgs),
+    /// Make a copy of the store as it is at this moment, also while a daemon has it open
+    Backup(BackupArgs),
+    /// Check a backup and put it in the place of the store; the lane is paused then
+    #[command(after_help = RESTORE_AFTER_HELP)]
+    Restore(RestoreArgs),
     /// Give the file's free space back to the device; no daemon may have it open
     Compact(StoreArgs),
 }
@@ -528,10 +545,46 @@ pub(crate) struct CheckArgs {
 }
 
 #[derive(Debug, Args)]
+pub(crate) struct BackupArgs {
+    /// The file of the copy; it is written on this machine, whichever the daemon is on
+    #[arg(value_name = "FILE")]
+    pub(crate) to: PathBuf,
+    /// Replace the file if it is there
+    #[arg(long)]
+    pub(crate) force: bool,
+    #[command(flatten)]
+    pub(crate) store: StoreArgs,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct RestoreArgs {
+    /// The backup; it stays as it is
+    #[arg(value_name = "BACKUP")]
+    pub(crate) from: PathBuf,
+    /// Replace the store that is there; it is kept beside it, under a name that is told
+    #[arg(long)]
+    pub(crate) force: bool,
+    /// Leave the lane as it was: what was done after the backup is done and paid for again when it is started
+    #[arg(long)]
+    pub(crate) no_pause: bool,
+    #[command(flatten)]
+    pub(crate) store: StoreArgs,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ImportArgs {
+    /// Lines that `onelane db export` wrote, or - for standard input
+    #[arg(value_name = "LINES")]
+    pub(crate) from: PathBuf,
+    #[command(flatten)]
+    pub(crate) store: StoreArgs,
+}
+
+#[derive(Debug, Args)]
 pub(crate) struct ExportArgs {
-    /// Which rows
+    /// Which rows; all of the store without it
     #[arg(long, value_name = "WHAT")]
-    pub(crate) what: What,
+    pub(crate) what: Option<What>,
     /// How they are written
     #[arg(long, value_name = "FORMAT", default_value = "jsonl")]
     pub(crate) format: Format,

@@ -1,8 +1,7 @@
 //! `onelane db`: a look into a store, by the daemon that has it open or by opening it, and work on its file.
 
-use std::fs::{self, File};
 use std::io::{self, BufWriter, Write};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 use clap::ValueEnum as _;
@@ -17,7 +16,9 @@ use serde_json::json;
 
 use super::args::remote::Target;
 use super::args::{DbVerb, ExportArgs, StoreArgs};
+use super::backup;
 use super::exit::{CliError, Exit};
+use super::new_file::NewFile;
 use super::offline::{self, Offline};
 use super::remote::{self, Daemon};
 use super::table::table;
@@ -37,9 +38,25 @@ pub(crate) async fn db(verb: &DbVerb, target: &Target, json: bool) -> Result<Exi
             Some(daemon) => super::check::check_by(&daemon, json).await,
             None => super::check::check(args, json),
         },
-        DbVerb::Export(args) => match super::beside(&args.store, target).await? {
-            Some(daemon) => export_by(&daemon, args, json).await,
-            None => export_rows(args, json),
+        DbVerb::Export(args) => {
+            let daemon = super::beside(&args.store, target).await?;
+            match (args.what, daemon) {
+                (None, daemon) => backup::export(args, daemon.as_ref(), json).await,
+                (Some(what), Some(daemon)) => export_by(&daemon, args, what, json).await,
+                (Some(what), None) => export_rows(args, what, json),
+            }
+        }
+        DbVerb::Backup(args) => {
+            let daemon = super::beside(&args.store, target).await?;
+            backup::backup(args, daemon.as_ref(), json).await
+        }
+        DbVerb::Restore(args) => match backup::owner(&args.store, target).await? {
+            Some(daemon) => Err(alone(&daemon, "replaced", "restore")),
+            None => backup::restore(args, json),
+        },
+        DbVerb::Import(args) => match backup::owner(&args.store, target).await? {
+            Some(daemon) => Err(alone(&daemon, "replaced", "import")),
+            None => backup::import(args, json),
         },
         DbVerb::Compact(args) => match super::beside(args, target).await? {
             Some(daemon) => Err(alone(&daemon, "made smaller", "compact")),
@@ -54,9 +71,12 @@ fn alone(daemon: &Daemon, done: &str, verb: &str) -> CliError {
         "the daemon at {} has the store open, and its file can only be {done} while nobody has",
         daemon.url()
     );
+    let why = match verb {
+        "compact" => "; space that is freed in the file is used again without it",
+        _ => "",
+    };
     CliError::new(Exit::Store, problem).help(format!(
-        "stop the daemon, run `onelane db {verb}`, and start it again; space that is freed in the file is used again \
-         without it"
+        "stop the daemon, run `onelane db {verb}`, and start it again{why}"
     ))
 }
 
@@ -145,13 +165,13 @@ impl Stats {
     }
 }
 
-fn export_rows(args: &ExportArgs, json: bool) -> Result<Exit, CliError> {
+fn export_rows(args: &ExportArgs, what: What, json: bool) -> Result<Exit, CliError> {
     let offline = offline::look(&args.store)?;
     let calendar = offline.settings().calendar;
-    let export = Export::new(args.what, args.format, calendar, SystemClock.now());
+    let export = Export::new(what, args.format, calendar, SystemClock.now());
     if args.out == Path::new("-") {
         let mut out = io::stdout().lock();
-        let written = match write(export, args.what, &offline, &mut out)? {
+        let written = match write(export, what, &offline, &mut out)? {
             Ok(written) => written,
             Err(error) => {
                 super::unsaid(&error)?;
@@ -160,7 +180,7 @@ fn export_rows(args: &ExportArgs, json: bool) -> Result<Exit, CliError> {
         };
         return Ok(written.exit());
     }
-    let written = to_file(args, export, &offline)?;
+    let written = to_file(args, what, export, &offline)?;
     let Written { rows, unreadable } = written;
     let out = args.out.display().to_string();
     let answer = json!({"rows": rows, "unreadable": unreadable, "out": out});
@@ -249,14 +269,19 @@ fn missing(what: What, offline: &Offline, rows: u64) -> u64 {
 }
 
 /// The same, by the daemon that has the store open.
-async fn export_by(daemon: &Daemon, args: &ExportArgs, json: bool) -> Result<Exit, CliError> {
+async fn export_by(
+    daemon: &Daemon,
+    args: &ExportArgs,
+    what: What,
+    json: bool,
+) -> Result<Exit, CliError> {
     let name = |value: Option<clap::builder::PossibleValue>| {
         value
             .map(|value| value.get_name().to_owned())
             .unwrap_or_default()
     };
     let (what, format) = (
-        name(args.what.to_possible_value()),
+        name(what.to_possible_value()),
         name(args.format.to_possible_value()),
     );
     let (what, format) = (what.as_str(), format.as_str());
@@ -285,64 +310,15 @@ async fn export_by(daemon: &Daemon, args: &ExportArgs, json: bool) -> Result<Exi
     Ok(Exit::Done)
 }
 
-/// A new file, readable by its owner alone: it holds prompts. One that is there is not overwritten. Until
-/// all is written it has another name, so that it is whole or not there, and a failed export is in the
-/// way of none after it.
-struct NewFile<'a> {
-    path: &'a Path,
-    partial: PathBuf,
-    out: File,
-}
-
-impl<'a> NewFile<'a> {
-    fn begin(path: &'a Path) -> Result<Self, CliError> {
-        let shown = path.display();
-        if path.symlink_metadata().is_ok() {
-            let problem = format!("{shown} is there already, and no export overwrites a file");
-            let help = "name another place with --out, or - for standard output";
-            return Err(CliError::usage(problem).help(help));
-        }
-        let mut partial = path.as_os_str().to_owned();
-        partial.push(".partial");
-        let partial = PathBuf::from(partial);
-        let mut options = File::options();
-        options.write(true).create(true).truncate(true);
-        #[cfg(unix)]
-        std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-        let out = options.open(&partial).map_err(|error| {
-            CliError::usage(format!("{shown} can't be written: {error}"))
-                .help("name another place with --out, or - for standard output")
-        })?;
-        Ok(Self { path, partial, out })
-    }
-
-    /// Gives it its name, once it is whole; the inner error is that of the file.
-    fn end<T>(self, written: Result<io::Result<T>, CliError>) -> Result<T, CliError> {
-        let written = written.and_then(|written| {
-            written
-                .and_then(|written| {
-                    self.out.sync_all()?;
-                    fs::rename(&self.partial, self.path)?;
-                    Ok(written)
-                })
-                .map_err(|error| {
-                    let problem = format!("{} can't be written: {error}", self.path.display());
-                    CliError::new(Exit::JobsFailed, problem)
-                        .help("free some space, or name another place with --out")
-                })
-        });
-        if written.is_err() {
-            // A part is of no use; the next export overwrites one that stays.
-            let _ = fs::remove_file(&self.partial);
-        }
-        written
-    }
-}
-
-fn to_file(args: &ExportArgs, export: Export, offline: &Offline) -> Result<Written, CliError> {
+fn to_file(
+    args: &ExportArgs,
+    what: What,
+    export: Export,
+    offline: &Offline,
+) -> Result<Written, CliError> {
     let file = NewFile::begin(&args.out)?;
     let mut out = BufWriter::new(&file.out);
-    let written = write(export, args.what, offline, &mut out);
+    let written = write(export, what, offline, &mut out);
     drop(out);
     file.end(written)
 }

@@ -8,6 +8,7 @@
 //! | `serve`, `run`, `simulate`, `stats`, `batch`, `keys`, `db`, `policy`, `prices`, `estimate` | the verbs; `config show` is in `start`, `config unset` in `offline` |
 //! | `remote/` | what a running daemon is asked, and `doctor`; its `owner` finds the daemon that has a store open |
 //! | `bench` | what this machine adds to a call |
+//! | `backup`, `new_file` | `db backup`, `restore`, `import` and `export` of a whole store; a file that is whole or not there |
 //! | `manual` | completions for shells, and manual pages |
 //! | `offline`, `table` | common parts of the verbs that look into a store; tables for people |
 //!
@@ -15,6 +16,7 @@
 //! so that destructors run and the store is closed.
 
 mod args;
+mod backup;
 mod batch;
 mod bench;
 mod check;
@@ -23,6 +25,7 @@ mod estimate;
 mod exit;
 mod keys;
 mod manual;
+mod new_file;
 mod offline;
 mod policy;
 mod prices;

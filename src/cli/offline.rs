@@ -84,6 +84,14 @@ pub(crate) fn path(args: &StoreArgs) -> Option<String> {
     }
 }
 
+/// The file of a store that is to be made: the one that flags, environment and file name, whether it is there or not.
+pub(crate) fn path_to_make(args: &StoreArgs) -> Result<String, CliError> {
+    match load(args) {
+        Ok(loaded) => Ok(loaded.config.store.path),
+        Err(error) => named(args, error),
+    }
+}
+
 fn load(args: &StoreArgs) -> Result<Loaded, ConfigError> {
     Loader::new(|name| std::env::var_os(name))
         .config_file(args.config.as_ref())

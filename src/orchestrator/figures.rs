@@ -3,7 +3,7 @@
 #[cfg(feature = "api")]
 use std::collections::BTreeSet;
 
-use onelane_actors::ports::{CallFilter, CallPage, StatusCounts, UsageFilter};
+use onelane_actors::ports::{CallFilter, CallPage, StatusCounts, StoreLines, UsageFilter};
 use onelane_actors::protocol::QueueMsg;
 use onelane_actors::relay::SoFar;
 use onelane_core::model::{
@@ -97,6 +97,21 @@ impl Orchestrator {
     /// row.
     pub async fn check_store(&self, most: usize) -> Result<Option<Findings>, Error> {
         self.read(move |store| store.check(most)).await
+    }
+
+    /// All that the store holds at this moment, as lines that are read by [`Orchestrator::store_part`]; `None`: it can't be
+    /// told so.
+    pub async fn store_lines(&self) -> Result<Option<StoreLines>, Error> {
+        self.read(|store| store.lines()).await
+    }
+
+    /// The next part of a store's lines, with the lines to ask for the one after it; `None` after the last.
+    pub async fn store_part(
+        &self,
+        mut lines: StoreLines,
+    ) -> Result<Option<(Vec<u8>, StoreLines)>, Error> {
+        self.read(move |_| Ok(lines.next().transpose()?.map(|part| (part, lines))))
+            .await
     }
 
     /// Usage rows (day x model x user), ordered by day, model, user.

@@ -10,13 +10,13 @@ use serde::de::DeserializeOwned;
 
 use super::error::{FileError, Result};
 use super::finished;
+use super::readable;
 use super::schema::{self, Counters, Keyed, LineRow, decode, decode_call, meta};
 use super::state::{Merged, State};
 use super::tables::{RowKey, Table};
 use crate::model::{
-    AlertBook, AuditEntry, Batch, BatchId, BatchInput, BreakerSnapshot, ClientKey, Day, Delivery,
-    DeliveryCounts, DeliveryStatus, FileId, HookEndpoint, Job, JobId, JobStatus, SchedulerState,
-    StoredFile, Timestamp, UsageKey, UsageRow,
+    AuditEntry, Batch, BatchId, BatchInput, ClientKey, Day, Delivery, DeliveryCounts,
+    DeliveryStatus, FileId, Job, JobId, JobStatus, StoredFile, UsageKey, UsageRow,
 };
 use crate::ports::StatusCounts;
 
@@ -92,13 +92,14 @@ impl<'v> Check<'v> {
     }
 
     fn singles(&mut self) -> Result<()> {
-        self.single::<Vec<JobId>>(meta::RELEASED)?;
-        self.single::<SchedulerState>(meta::LANE)?;
-        self.single::<BreakerSnapshot>(meta::BREAKER)?;
-        self.single::<String>(meta::CONFIG)?;
-        self.single::<Timestamp>(meta::CLOCK)?;
-        self.single::<AlertBook>(meta::ALERTS)?;
-        self.single::<Vec<HookEndpoint>>(meta::ENDPOINTS)?;
+        for item in self.open(schema::META)?.iter()? {
+            let (name, row) = item?;
+            // The counters are looked at by themselves.
+            if name.value() != meta::COUNTERS {
+                let id = schema::META.row(&name.value());
+                self.readable("meta", readable::check(&id, row.value()))?;
+            }
+        }
         Ok(())
     }
 

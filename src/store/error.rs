@@ -76,6 +76,17 @@ impl FileError {
         }
     }
 
+    /// What is wrong with a row that is in no file yet.
+    pub(super) fn of_a_row(self) -> String {
+        match self {
+            Self::Damaged(problem) => problem,
+            Self::NewerRow { found, known } => format!(
+                "a row is of version {found} and this onelane reads rows of version {known} alone: a newer onelane wrote it"
+            ),
+            other => other.at("the row").to_string(),
+        }
+    }
+
     /// The port's error, for the file at `path`.
     pub(super) fn at(self, path: &str) -> StoreError {
         let path = path.to_owned();

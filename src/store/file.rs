@@ -14,13 +14,12 @@ use sha2::{Digest as _, Sha256};
 
 use super::error::{FileError, Result};
 use super::locks::locks_of_the_file;
+use super::placed;
 
 /// Bytes that are copied at once.
 const PIECE_BYTES: usize = 1024 * 1024;
 /// Bytes that a device has to take before a commit is tried on it again.
 const ROOM_BYTES: usize = 256 * 1024;
-/// Names that are tried for a copy.
-const COPIES_MAX: usize = 1_000;
 
 /// What tells the file of a store from every other file of this machine, whatever path leads to it; the same for whoever
 /// looks, also while another process has the store open. Errors are those of the system.
@@ -185,7 +184,7 @@ fn same(_: &std::fs::Metadata, _: &std::fs::Metadata) -> bool {
 }
 
 fn copy_beside(file: &File, path: &Path) -> io::Result<PathBuf> {
-    let (copy, mut out) = new_beside(path)?;
+    let (copy, mut out) = placed::beside(path, "rescued", placed::create_new)?;
     let backend = FileBackend::new(file.try_clone()?).map_err(io::Error::other)?;
     let len = backend.len()?;
     let mut at = 0;
@@ -200,29 +199,8 @@ fn copy_beside(file: &File, path: &Path) -> io::Result<PathBuf> {
     Ok(copy)
 }
 
-/// `onelane.redb.rescued`, or with a number behind it; readable by its owner alone, since it holds prompts.
-fn new_beside(path: &Path) -> io::Result<(PathBuf, File)> {
-    let mut options = OpenOptions::new();
-    options.write(true).create_new(true);
-    #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    for n in 1..=COPIES_MAX {
-        let mut name = path.as_os_str().to_owned();
-        name.push(".rescued");
-        if n > 1 {
-            name.push(format!("-{n}"));
-        }
-        let copy = PathBuf::from(name);
-        match options.open(&copy) {
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-            opened => return opened.map(|file| (copy, file)),
-        }
-    }
-    Err(io::ErrorKind::AlreadyExists.into())
-}
-
 /// The whole of a file.
-const WHOLE: (Bound<u64>, Bound<u64>) = (Bound::Unbounded, Bound::Unbounded);
+pub(super) const WHOLE: (Bound<u64>, Bound<u64>) = (Bound::Unbounded, Bound::Unbounded);
 
 pub(super) fn prove_lock(path: &Path) -> Result<()> {
     let another = OpenOptions::new().read(true).write(true).open(path)?;

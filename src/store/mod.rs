@@ -2,6 +2,7 @@
 //! tables and rows behind (`schema`); what a change means is decided in
 //! [`onelane_core::life::effects`], not here.
 
+mod build;
 mod check;
 mod commit;
 mod error;
@@ -9,11 +10,14 @@ mod figures;
 mod file;
 mod finished;
 mod journal;
+mod lines;
 mod locks;
 mod look;
 mod notices;
 mod open;
+mod placed;
 mod read;
+mod readable;
 mod remains;
 mod row;
 mod salvage;
@@ -36,11 +40,14 @@ use onelane_core::model::{Prune, Transition};
 use onelane_core::notify::delivery::{DueDeliveries, DueQuery};
 use redb::{Builder, Database, ReadOnlyDatabase, ReadableDatabase as _, StorageBackend};
 
+pub use self::build::{BuildError, NewStore, Rigour, WholeStore};
 use self::error::{FileError, Result};
 use self::file::StoreFile;
 pub use self::file::{StopOpening, identity};
 use self::journal::Journal;
+pub use self::lines::{LineProblem, LineReader, Lines};
 pub use self::look::stored_config;
+pub use self::placed::{Existing, Placed};
 use self::state::State;
 use self::whole::Whole;
 use crate::model::{
@@ -50,7 +57,7 @@ use crate::model::{
 use crate::ports::{
     CallFilter, CallPage, Decisions, DeliveriesOver, DeliveryFilter, DeliveryPage, JobFilter,
     JobPage, JobRecord, OverQuery, Places, Recovered, Salvage, StatusCounts, Store, StoreError,
-    UsageDay, UsageFilter,
+    StoreLines, UsageDay, UsageFilter,
 };
 pub use onelane_core::model::{Finding, Findings, Prunable, StoreFigures, TableFigures, TimeSpan};
 
@@ -262,6 +269,16 @@ impl RedbStore {
     /// Checks the tables against each other; lists `most` findings at most. Reads all rows.
     pub fn check(&self, most: usize) -> Result<Findings, StoreError> {
         self.read(|snapshot| check::check(snapshot, most))
+    }
+
+    /// All that it holds at this moment, as JSON lines: what its tables say and what only its journal does. What is left of a
+    /// damaged file is [`StoreError::Damaged`]: rows are missing in it.
+    pub fn lines(&self) -> Result<Lines, StoreError> {
+        self.guarded(|| match &*self.database() {
+            Some(Opened::Whole(whole)) => Ok(Lines::of(self.path.clone(), whole.state()?)),
+            Some(Opened::Remains(_)) => Err(beyond_mending()),
+            None => Err(closed()),
+        })
     }
 
     /// Checks every page of the file against its checksum. `false`: some were damaged, and the file was
@@ -510,6 +527,10 @@ impl Store for RedbStore {
 
     fn check(&self, most: usize) -> Result<Option<Findings>, StoreError> {
         Self::check(self, most).map(Some)
+    }
+
+    fn lines(&self) -> Result<Option<StoreLines>, StoreError> {
+        Self::lines(self).map(|lines| Some(Box::new(lines) as StoreLines))
     }
 
     fn place(&self) -> Option<Box<dyn Fn() -> bool + Send>> {

@@ -3,7 +3,6 @@
 
 use std::fs::OpenOptions;
 use std::io;
-use std::ops::Bound;
 use std::path::Path;
 
 use redb::{
@@ -12,7 +11,9 @@ use redb::{
 };
 
 use super::error::{FileError, Result};
+use super::file::WHOLE;
 use super::journal;
+use super::placed;
 use super::schema::{self, META, meta};
 
 /// Makes an empty file, which redb takes for a new database, and its name durable.
@@ -22,21 +23,10 @@ pub(super) fn create_if_missing(path: &Path) -> io::Result<()> {
     #[cfg(unix)]
     std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
     match options.open(path) {
-        Ok(_) => sync_directory_of(path),
+        Ok(_) => placed::sync_directory_of(path),
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
         Err(error) => Err(error),
     }
-}
-
-#[cfg(unix)]
-fn sync_directory_of(path: &Path) -> io::Result<()> {
-    let parent = path.parent().filter(|p| !p.as_os_str().is_empty());
-    std::fs::File::open(parent.unwrap_or(Path::new(".")))?.sync_all()
-}
-
-#[cfg(not(unix))]
-fn sync_directory_of(_: &Path) -> io::Result<()> {
-    Ok(())
 }
 
 /// Empties a file in which a creation did not come to its end: the process died, or the disk was
@@ -44,7 +34,6 @@ fn sync_directory_of(_: &Path) -> io::Result<()> {
 /// one, and with nothing but zeros behind the first page, never held a row. Any other file is left
 /// as it is, for redb to judge.
 pub(super) fn clear_unfinished(backend: &impl StorageBackend) -> Result<()> {
-    const WHOLE: (Bound<u64>, Bound<u64>) = (Bound::Unbounded, Bound::Unbounded);
     // A process that creates a store this very moment holds the lock.
     let locked = match backend.try_lock_range(WHOLE.0, WHOLE.1) {
         Ok(false) => return Ok(()),

@@ -14,7 +14,8 @@ use super::schema::{
 use super::state::{Found, Merged, Rest, State};
 use crate::model::{
     AnswerBody, AttemptNo, AuditEntry, AuditId, Batch, BatchId, BatchInput, ClientKey, FileId, Job,
-    JobId, JobStatus, Received, Request, Seq, StoredFile, Timestamp, UsageRow, limits,
+    JobId, JobStatus, Received, Request, SchedulerState, Seq, StoredFile, Timestamp, UsageRow,
+    limits,
 };
 use crate::ports::{
     CallFilter, CallPage, JobFilter, JobPage, JobRecord, MoreFilter, Places, Recovered,
@@ -27,7 +28,7 @@ pub(super) fn recover(snapshot: &State) -> Result<Recovered> {
     let bodies = Bodies::open(snapshot)?;
     let mut names = Names::default();
     let mut recovered = Recovered {
-        lane: single(snapshot, meta::LANE)?.unwrap_or_default(),
+        lane: lane(snapshot)?,
         breaker: single(snapshot, meta::BREAKER)?,
         released: single(snapshot, meta::RELEASED)?.unwrap_or_default(),
         ..Recovered::default()
@@ -46,6 +47,11 @@ pub(super) fn recover(snapshot: &State) -> Result<Recovered> {
     }
     recovered.open.sort_unstable_by_key(|job| job.seq);
     Ok(recovered)
+}
+
+/// The lanes' state.
+pub(super) fn lane(snapshot: &State) -> Result<SchedulerState> {
+    Ok(single(snapshot, meta::LANE)?.unwrap_or_default())
 }
 
 pub(super) fn job(snapshot: &State, id: JobId) -> Result<Option<JobRecord>> {

@@ -72,7 +72,7 @@ impl<K: RowKey, V: Value> Table<K, V> {
 }
 
 /// The bytes of the longest key.
-const KEY_BYTES_MAX: usize = 32;
+pub(super) const KEY_BYTES_MAX: usize = 32;
 
 /// A row of some table: in the order of tables, then of keys.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -155,6 +155,15 @@ impl RowKey for &'static str {
     }
 }
 
+/// Who looks at a table, whatever its types are.
+pub(super) trait SeesTable {
+    /// What comes of it.
+    type Seen;
+
+    /// Looks at it.
+    fn see<K: RowKey, V: Value + 'static>(self, table: Table<K, V>) -> Self::Seen;
+}
+
 /// The tables of a file as constants, each with its number, and what concerns all of them.
 macro_rules! tables {
     ($($(#[$doc:meta])* $tag:literal $name:ident = $text:expr, $key:ty => $value:ty;)*) => {
@@ -173,6 +182,17 @@ macro_rules! tables {
         ) -> Result<()> {
             $($name.write(transaction, rows)?;)*
             Ok(())
+        }
+
+        /// The names of the tables, in the order of their numbers, which begin with 1.
+        pub(super) const NAMES: [&str; TAG_MAX as usize] = [$($text),*];
+
+        /// Shows somebody the table with this number; `None`: there is none.
+        pub(super) fn show_table<S: super::tables::SeesTable>(tag: u8, to: S) -> Option<S::Seen> {
+            match tag {
+                $($tag => Some(to.see($name)),)*
+                _ => None,
+            }
         }
 
         /// The number of the last table.

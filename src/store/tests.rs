@@ -1,5 +1,6 @@
 //! The redb store keeps the contract, on real files and on disks that fail on purpose.
 
+mod copy;
 mod damage;
 mod disk;
 mod equal;

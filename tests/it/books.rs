@@ -128,7 +128,7 @@ fn damage(path: &Path, table: &str) {
 }
 
 /// Makes the store one of another version.
-fn set_version(path: &Path, version: u64) {
+pub(crate) fn set_version(path: &Path, version: u64) {
     let meta = redb::TableDefinition::<&str, &[u8]>::new("meta");
     meddle(path, meta, |rows| {
         let version = version.to_string();
@@ -136,11 +136,13 @@ fn set_version(path: &Path, version: u64) {
     });
 }
 
-const ALL: [&str; 5] = [
+const ALL: [&str; 7] = [
     "stats",
     "db stats",
     "db check",
     "db export --what jobs",
+    "db export",
+    "db backup copy.redb",
     "db compact",
 ];
 
@@ -196,7 +198,7 @@ fn wrong_questions_end_with_2() {
         "stats --session \u{e9}",
         "stats --format xml",
         "db",
-        "db export",
+        "db backup",
         "db export --what keys",
         "db export --what jobs --out none/jobs.jsonl",
     ] {
@@ -390,7 +392,7 @@ fn whoever_only_looks_leaves_the_file_as_it_is() {
     let crashed = std::fs::read(place.store()).unwrap();
     drop(store);
     std::fs::write(place.store(), &crashed).unwrap();
-    for line in "stats|db stats|db check|db export --what jobs|db export --what usage".split('|') {
+    for line in "stats|db stats|db check|db export --what jobs|db export --what usage|db export|db backup copy.redb".split('|') {
         place.ends(line, 0);
         let is = std::fs::read(place.store()).unwrap();
         assert!(is == crashed, "{line} wrote to it");

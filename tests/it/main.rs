@@ -40,6 +40,7 @@ mod events_http;
 mod face_jobs;
 mod faces;
 mod failures;
+mod fixtures;
 mod followed;
 mod golden;
 mod health;

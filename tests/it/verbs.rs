@@ -3,6 +3,7 @@
 
 mod account;
 mod all;
+mod backup;
 mod batches;
 mod beside;
 mod breaker;
@@ -201,6 +202,10 @@ impl World {
     }
 
     fn until_counted(&self, status: &str, count: u64) {
-        until(status, || self.metrics()["jobs"][status] == count);
+        until(status, || self.counted(status) == count);
+    }
+
+    fn counted(&self, status: &str) -> u64 {
+        self.metrics()["jobs"][status].as_u64().unwrap()
     }
 }

@@ -48,6 +48,7 @@ pub(crate) use config::{get as get_setting, history as setting_history, set as s
 pub(crate) use doctor::doctor;
 pub(crate) use keys::keys;
 pub(crate) use owner::{Owner, owner, post};
+pub(crate) use parts::Parts;
 pub(crate) use runs::{Ended, HandedIn, Heard};
 pub(crate) use usage::{export, stats};
 

@@ -82,7 +82,17 @@ impl Daemon {
     /// Reads an answer of any length, part by part.
     pub(crate) async fn stream(&self, path: &str, query: &Query) -> Result<Parts<'_>, CliError> {
         let path = format!("{path}{}", query.text());
-        let response = self.send(Method::GET, &path, None, None).await?;
+        self.parts(Method::GET, &path).await
+    }
+
+    /// An order whose answer comes part by part.
+    pub(crate) async fn order_parts(&self, path: &str) -> Result<Parts<'_>, CliError> {
+        self.parts(Method::POST, path).await
+    }
+
+    async fn parts(&self, method: Method, path: &str) -> Result<Parts<'_>, CliError> {
+        let asked = format!("{method} {path}");
+        let response = self.send(method, path, None, None).await?;
         let status = response.status().as_u16();
         if status < 300 {
             let daemon = self;
@@ -92,7 +102,7 @@ impl Daemon {
             .text()
             .await
             .map_err(|error| fault::broken(self, &error))?;
-        Err(fault::problem(self, status, &text, &format!("GET {path}")))
+        Err(fault::problem(self, status, &text, &asked))
     }
 }
 

@@ -613,6 +613,7 @@ async fn what_goes_over_the_wire_and_into_the_file_is_as_the_golden_files_say() 
     story
         .asking("POST", &format!("{ADMIN}/cancel/{task}"), "")
         .await;
+    crate::fixtures::note(&std::fs::read(world.file()).unwrap());
     lane.shutdown(PATIENCE).await;
     story
         .refused("stopped", "POST", "/api/admin/glm/pause", "{}")

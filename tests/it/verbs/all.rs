@@ -66,6 +66,7 @@ const OF_A_STORE: &[(&str, &str)] = &[
     ("db stats", ""),
     ("db check", ""),
     ("db export", "--what jobs"),
+    ("db backup", "copy.redb"),
 ];
 
 /// Verbs that need no daemon, or are one, or need a terminal; what they say has tests of its own.
@@ -81,6 +82,8 @@ const BY_THEMSELVES: &[&str] = &[
     "context set",
     "context rm",
     "db compact",
+    "db restore",
+    "db import",
     "doctor",
     "bench",
     "completions",
