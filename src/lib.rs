@@ -93,6 +93,9 @@ pub mod desk;
 pub mod error;
 pub mod estimate;
 pub mod export;
+#[cfg(all(feature = "api", any(test, feature = "testing")))]
+#[doc(hidden)]
+pub mod fuzzed;
 pub mod glm;
 mod meant;
 pub mod object;

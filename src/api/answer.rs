@@ -144,7 +144,7 @@ impl Reply {
     }
 
     /// What is sent, where that is written already.
-    #[cfg(test)]
+    #[cfg(any(test, feature = "testing"))]
     pub(super) fn into_bytes(self) -> Vec<u8> {
         match self.content {
             Content::Bytes(bytes) => bytes,

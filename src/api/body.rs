@@ -332,7 +332,7 @@ fn self_evident(first: u8) -> Option<&'static str> {
 }
 
 /// Reads the bytes of a body.
-fn typed<T>(
+pub(super) fn typed<T>(
     bytes: Vec<u8>,
     need: Need,
     read: impl Fn(Option<&RawValue>) -> Result<T, Problem>,

@@ -100,6 +100,8 @@ pub const QUEUE_FULL_RETRY_AFTER_S: u64 = 5;
 /// The longest time one call of a job may ask for, in milliseconds: a day.
 pub const CALL_TIMEOUT_MS_MAX: u64 = 24 * 60 * 60 * 1_000;
 
+/// Characters of what is said of a wrong line: it is kept with its batch, and quotes what the line says.
+pub const LINE_FAULT_CHARS_MAX: usize = 2_000;
 /// Bytes of a line of an uploaded file: a request and what stands beside it.
 pub const BATCH_LINE_BYTES_MAX: usize = onelane_core::model::limits::REQUEST_BYTES_MAX + 64 * 1024;
 /// Lines of a file that are handed in together.

@@ -131,7 +131,12 @@ impl<R: BufRead> Lines<R> {
         LineFault {
             line: Some(self.number),
             code: code.to_owned(),
-            message: problem.into(),
+            // It is kept, and quotes what the line says.
+            message: problem
+                .into()
+                .chars()
+                .take(limits::LINE_FAULT_CHARS_MAX)
+                .collect(),
             param: param.map(str::to_owned),
         }
     }

@@ -50,6 +50,8 @@ mod events;
 mod feeder;
 mod files;
 mod follow;
+#[cfg(any(test, feature = "testing"))]
+pub(crate) mod fuzzed;
 mod gateway;
 mod granted;
 mod held;

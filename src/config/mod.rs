@@ -15,6 +15,8 @@ mod change;
 mod differences;
 mod error;
 mod file;
+#[cfg(all(feature = "api", any(test, feature = "testing")))]
+pub(crate) mod fuzzed;
 mod json_schema;
 mod layer;
 mod loaded;

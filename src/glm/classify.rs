@@ -1,6 +1,8 @@
 //! Gives a refusal its class: by GLM's code, then by the HTTP status, never by its words, except to read
 //! the moment at which a quota opens again.
 
+use std::borrow::Cow;
+
 use onelane_actors::ports::Clock;
 use onelane_core::model::{Face, Failure, FailureClass, Received, limits};
 use reqwest::header::{CONTENT_TYPE, HeaderMap};
@@ -12,7 +14,7 @@ use super::{layers, reset};
 use crate::bounded;
 
 /// The characters of a code that are kept; GLM's have four.
-const CODE_CHARS_MAX: usize = 64;
+pub(super) const CODE_CHARS_MAX: usize = 64;
 /// The characters that are shown of a body that is no GLM error.
 const EXCERPT_CHARS_MAX: usize = 200;
 /// Errors inside errors that are looked at.
@@ -39,7 +41,11 @@ pub(crate) fn classify(
 ) -> Failure {
     match json_in(body) {
         Some(json) => classify_json(status, headers, &json, reader),
-        None => failure(status, headers, Stated::in_text(status, body), reader),
+        None => {
+            // Before it is cut: half of a key would not be known as one.
+            let body = reader.without_key(body);
+            failure(status, headers, Stated::in_text(status, &body), reader)
+        }
     }
 }
 
@@ -93,7 +99,15 @@ fn failure(status: u16, headers: &HeaderMap, stated: Stated, reader: &Reader<'_>
         .unwrap_or_else(|| format!("http_{status}"));
     let message = match is_chinese(&message) {
         true => in_both(&message, &table.explanation(&code, class), &stated.judged),
-        false => message + &stated.judged,
+        false => {
+            let room =
+                limits::FAILURE_MESSAGE_CHARS_MAX.saturating_sub(stated.judged.chars().count());
+            message
+                .chars()
+                .take(room)
+                .chain(stated.judged.chars())
+                .collect()
+        }
     };
     Failure {
         class,
@@ -368,13 +382,18 @@ impl Reader<'_> {
         if body.is_empty() {
             return None;
         }
-        let mut bytes = body.to_vec();
-        for hidden in self.hidden() {
-            bytes = replaced(bytes, hidden.as_bytes());
-        }
+        let bytes = self.without_key(body);
         let content_type = headers.get(CONTENT_TYPE);
         let content_type = content_type.and_then(|name| name.to_str().ok());
         Some(Received::new(bytes, content_type))
+    }
+
+    /// Bytes without the key.
+    pub(crate) fn without_key(&self, bytes: &[u8]) -> Vec<u8> {
+        let hidden = self.hidden();
+        hidden.fold(bytes.to_vec(), |bytes, hidden| {
+            replaced(bytes, hidden.as_bytes())
+        })
     }
 
     /// What must not come through: a GLM key is `id.secret`, and the secret alone is as good as the whole.
@@ -386,12 +405,13 @@ impl Reader<'_> {
 
     /// `text` as it may be shown: bounded, in one line, and without the key if the server sent it back.
     pub(crate) fn shown(&self, text: &str, chars_max: usize) -> String {
-        let key_chars = self.api_key.chars().count();
-        // A key that begins before the cut must be whole here, or its first half would be shown.
-        let mut shown: String = text.chars().take(chars_max + key_chars).collect();
-        for hidden in self.hidden() {
-            shown = shown.replace(hidden, "****");
-        }
+        // Before it is cut: half of a key would not be known as one.
+        let shown = self.hidden().fold(Cow::Borrowed(text), |text, hidden| {
+            match text.contains(hidden) {
+                true => Cow::Owned(text.replace(hidden, "****")),
+                false => text,
+            }
+        });
         let one_line = |c: char| if c.is_control() { ' ' } else { c };
         shown.chars().take(chars_max).map(one_line).collect()
     }

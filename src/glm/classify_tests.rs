@@ -402,3 +402,40 @@ fn an_error_of_a_stream_that_states_its_type_alone_is_of_that_class() {
         "http_529",
     );
 }
+
+#[test]
+fn no_part_of_a_key_is_told_however_often_and_wherever_it_comes() {
+    let told = |failure: &Failure| {
+        let all = format!("{} {}", failure.code, failure.message);
+        let (_, secret) = KEY.split_once('.').unwrap();
+        [KEY, secret].iter().any(|key| all.contains(&key[..8]))
+    };
+    for before in 0..80 {
+        let body = json!({"error": {"code": "x".repeat(before) + &KEY.repeat(9), "message": "m"}});
+        assert!(!told(&failure_of(400, &[], &body.to_string())), "{before}");
+        // Of a page the beginning is shown, and nothing of its tags.
+        let page = format!("<{}>{KEY}", "x".repeat(200 * 16 - before));
+        assert!(!told(&failure_of(400, &[], &page)), "{before}");
+        let words = "x".repeat(limits::FAILURE_MESSAGE_CHARS_MAX - before) + &KEY.repeat(3);
+        let body = json!({"error": {"code": "1210", "message": KEY.repeat(20) + &words}});
+        assert!(!told(&failure_of(400, &[], &body.to_string())), "{before}");
+    }
+}
+
+#[test]
+fn a_message_is_bounded_with_what_was_judged() {
+    let judged = json!([{"role": "user", "level": 1}]);
+    for words in ["unsafe ", "\u{4e0d}"] {
+        let error = json!({"code": "1301", "message": words.repeat(2_000)});
+        let failure = failure_of(
+            400,
+            &[],
+            &json!({"error": error, "contentFilter": judged}).to_string(),
+        );
+        assert_eq!(
+            failure.message.chars().count(),
+            limits::FAILURE_MESSAGE_CHARS_MAX
+        );
+        assert!(failure.message.contains("the prompt (level 1"), "{failure}");
+    }
+}

@@ -13,7 +13,7 @@ use serde::de::IgnoredAny;
 use serde_json::Value;
 use serde_json::value::RawValue;
 
-use super::classify::{Reader, classify, classify_json, states_error};
+use super::classify::{CODE_CHARS_MAX, Reader, classify, classify_json, states_error};
 use super::errors::ErrorTable;
 use super::forms::{Form, Head, form};
 use super::{layers, usage};
@@ -78,7 +78,7 @@ fn outcome(status: u16, headers: &HeaderMap, body: &[u8], reader: &Reader<'_>) -
             // What it used is billed, answer or not.
             let failure = classify_json(status, headers, &json, reader);
             let failure = Failure {
-                received: error_in(&text).map(Arc::new),
+                received: error_in(&text, reader).map(Arc::new),
                 ..failure
             };
             GlmOutcome::Failed(failure, form.usage_in(&json))
@@ -97,6 +97,7 @@ fn outcome(status: u16, headers: &HeaderMap, body: &[u8], reader: &Reader<'_>) -
         }
         Content::Unreadable(why) => {
             let why = layers::unread_coding(headers).map_or(why, |coding| {
+                let coding: String = coding.chars().take(CODE_CHARS_MAX).collect();
                 format!("it is packed with {coding}, which is not read; only gzip, deflate, br and zstd are")
             });
             GlmOutcome::Failed(invalid(status, &why), Usage::default())
@@ -105,7 +106,7 @@ fn outcome(status: u16, headers: &HeaderMap, body: &[u8], reader: &Reader<'_>) -
 }
 
 /// The error in a frame of a stream, as it came: its client is told that and not the frame.
-fn error_in(text: &str) -> Option<Received> {
+fn error_in(text: &str, reader: &Reader<'_>) -> Option<Received> {
     #[derive(Deserialize)]
     struct Frame {
         error: Option<IgnoredAny>,
@@ -120,7 +121,10 @@ fn error_in(text: &str) -> Option<Received> {
     };
     let documents = layers::documents(text)?;
     let error = documents.iter().map(|json| &**json).find(says_so)?;
-    Some(Received::new(error.as_bytes(), Some(JSON)))
+    Some(Received::new(
+        reader.without_key(error.as_bytes()),
+        Some(JSON),
+    ))
 }
 
 /// What a success holds, once what was wrapped around it is off.

@@ -86,8 +86,20 @@ impl Form {
     }
 }
 
+/// What the bytes of a stream tell that have come, wherever the last piece of them ends.
+pub(super) fn begins(face: Face, bytes: &[u8]) -> Tells {
+    // Fewer say nothing of how the text is encoded.
+    if bytes.len() < 4 {
+        return Tells::Nothing;
+    }
+    let torn = std::str::from_utf8(bytes).err();
+    let torn = torn.filter(|error| error.error_len().is_none());
+    let whole = torn.and_then(|error| bytes.get(..error.valid_up_to()));
+    tells(face, &layers::text(whole.unwrap_or(bytes)))
+}
+
 /// What the whole events at the beginning of a stream tell.
-pub(super) fn tells(face: Face, text: &str) -> Tells {
+fn tells(face: Face, text: &str) -> Tells {
     let begun = text.trim_start();
     let is_stream = ["data", "event", "id", "retry", ":"].iter().any(|field| {
         let shorter = field.len().min(begun.len());
@@ -302,6 +314,19 @@ mod tests {
                 Nothing,
                 "not whole yet"
             );
+        }
+    }
+
+    #[test]
+    fn what_a_stream_tells_does_not_hang_on_where_its_pieces_end() {
+        let text = "\u{feff}data: {\"choices\":[{\"delta\":{\"content\":\"\u{4f60}\"}}]}\n\n";
+        let units = text.encode_utf16().flat_map(u16::to_le_bytes);
+        for stream in [text.as_bytes().to_vec(), units.collect()] {
+            let told = (0..=stream.len()).map(|end| begins(Face::Chat, &stream[..end]));
+            let told: Vec<Tells> = told.collect();
+            let (last, before) = told.split_last().unwrap();
+            assert_eq!(*last, Tells::Answer);
+            assert!(!before.contains(&Tells::Other), "{told:?}");
         }
     }
 

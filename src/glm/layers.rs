@@ -273,7 +273,7 @@ pub(super) fn is_stream(text: &str) -> bool {
 /// The data of server-sent events, one after the other; `[DONE]` is none. `None`: the text has no such events.
 fn events(text: &str) -> Option<Vec<Cow<'_, str>>> {
     let mut events = Vec::new();
-    let mut open: Option<Cow<'_, str>> = None;
+    let mut open: Option<Data<'_>> = None;
     let mut is_stream = false;
     for line in lines(text) {
         if events.len() >= DOCUMENTS_MAX {
@@ -289,20 +289,111 @@ fn events(text: &str) -> Option<Vec<Cow<'_, str>>> {
             let data = trimmed(data);
             open = Some(match open {
                 // Relays forget the empty line between two events.
-                Some(before) if leading_json(&before).is_some() => {
-                    events.push(before);
-                    Cow::Borrowed(data)
+                Some(before) if before.json == Json::Whole => {
+                    events.push(before.text);
+                    Data::of(data)
                 }
-                Some(before) => Cow::Owned(format!("{before}\n{data}")),
-                None => Cow::Borrowed(data),
+                Some(before) => before.and(data),
+                None => Data::of(data),
             });
         } else if line.is_empty() {
-            events.extend(open.take());
+            events.extend(open.take().map(|data| data.text));
         }
     }
-    events.extend(open);
+    events.extend(open.map(|data| data.text));
     events.retain(|data| !matches!(trimmed(data).trim_end(), "" | "[DONE]"));
     is_stream.then_some(events)
+}
+
+/// The data of an event, as far as its lines were read.
+struct Data<'t> {
+    text: Cow<'t, str>,
+    json: Json,
+}
+
+/// Whether a text that grows by lines begins with JSON. Each line is looked at once, and the whole when it may be one.
+#[derive(PartialEq, Eq)]
+enum Json {
+    /// Nothing but blanks and comments came.
+    NotBegun,
+    /// Of an object or a list the end did not come.
+    Open(Nesting),
+    /// It does, whatever stands behind it.
+    Whole,
+    /// It does not, whatever comes.
+    None,
+}
+
+impl<'t> Data<'t> {
+    fn of(line: &'t str) -> Self {
+        Self {
+            text: Cow::Borrowed(line),
+            json: Json::of_line(line),
+        }
+    }
+
+    /// One more line of it.
+    fn and(self, line: &str) -> Self {
+        let mut text = self.text.into_owned();
+        text.push('\n');
+        text.push_str(line);
+        let json = match self.json {
+            Json::NotBegun => Json::of_line(line),
+            Json::Open(mut nesting) => match nesting.closes_in(line) {
+                true if leading_json(&text).is_some() => Json::Whole,
+                true => Json::None,
+                false => Json::Open(nesting),
+            },
+            known => known,
+        };
+        let text = Cow::Owned(text);
+        Self { text, json }
+    }
+}
+
+impl Json {
+    fn of_line(line: &str) -> Self {
+        let line = trimmed(line);
+        if line.is_empty() || line.starts_with(':') {
+            return Self::NotBegun;
+        }
+        let mut nesting = Nesting::default();
+        match leading_json(line) {
+            Some(_) => Self::Whole,
+            None if line.starts_with(['{', '[']) && !nesting.closes_in(line) => Self::Open(nesting),
+            None => Self::None,
+        }
+    }
+}
+
+/// How deep in JSON a text is, by its brackets and quotes alone.
+#[derive(Default, PartialEq, Eq)]
+struct Nesting {
+    depth: usize,
+    in_text: bool,
+    is_escaped: bool,
+}
+
+impl Nesting {
+    /// Goes on with a line, up to where the outermost bracket is closed. Whether that is in it.
+    fn closes_in(&mut self, line: &str) -> bool {
+        for byte in line.bytes() {
+            match byte {
+                _ if std::mem::take(&mut self.is_escaped) => {}
+                b'\\' => self.is_escaped = self.in_text,
+                b'"' => self.in_text = !self.in_text,
+                b'{' | b'[' if !self.in_text => self.depth += 1,
+                b'}' | b']' if !self.in_text => {
+                    self.depth = self.depth.saturating_sub(1);
+                    if self.depth == 0 {
+                        return true;
+                    }
+                }
+                _ => {}
+            }
+        }
+        false
+    }
 }
 
 /// Lines as server-sent events have them: CR, LF or both end one.
@@ -500,6 +591,39 @@ mod tests {
         );
         assert_eq!(events("{\"data\": 1}"), None);
         assert_eq!(events("<html>"), None);
+    }
+
+    #[test]
+    fn json_over_lines_of_data_ends_where_it_ends() {
+        let check = |lines: &[&str], want: &[&str]| {
+            let text: String = lines.iter().map(|line| format!("data: {line}\n")).collect();
+            assert_eq!(events(&text).unwrap(), want, "{text:?}");
+        };
+        check(
+            &["{\"a\":[", "\"}]\",1]}", "7"],
+            &["{\"a\":[\n\"}]\",1]}", "7"],
+        );
+        check(
+            &["{\"a\":\"\\\"}\"", "}", "{}"],
+            &["{\"a\":\"\\\"}\"\n}", "{}"],
+        );
+        check(
+            &["", ": ping", "[1", "] [", "2"],
+            &["\n: ping\n[1\n] [", "2"],
+        );
+        check(&["{no}", "{}"], &["{no}\n{}"]);
+        check(&["words", "{}"], &["words\n{}"]);
+    }
+
+    #[test]
+    fn lines_that_never_come_to_an_end_are_each_looked_at_once() {
+        let lines = 400_000;
+        let open = "data: [\n".repeat(lines);
+        let told = events(&open).unwrap();
+        assert_eq!(told.len(), 1);
+        assert_eq!(told[0].len(), 2 * lines - 1);
+        let blank = "data: \n".repeat(lines);
+        assert!(events(&blank).unwrap().is_empty());
     }
 
     #[test]

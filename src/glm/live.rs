@@ -11,7 +11,7 @@ use reqwest::StatusCode;
 use reqwest::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderMap};
 
 use super::exchange::Hears;
-use super::forms::{said, tells};
+use super::forms::{begins, said};
 use super::http::{HttpGlm, call_ids, note_ids};
 use super::layers;
 use super::pool::named_id;
@@ -85,8 +85,7 @@ impl<'a> Live<'a> {
     pub(super) async fn end(mut self, outcome: &GlmOutcome) {
         let answered = matches!(outcome, GlmOutcome::Answered(_));
         let face = self.call.request.face();
-        let is_stream =
-            |bytes: &[u8]| tells(face, &layers::text(bytes)) != Tells::Other && !bytes.is_empty();
+        let is_stream = |bytes: &[u8]| begins(face, bytes) != Tells::Other && !bytes.is_empty();
         match &self.phase {
             // An answer of nothing.
             Phase::Held { bytes, .. } if answered && is_stream(bytes) => self.pass_on().await,
@@ -149,7 +148,7 @@ impl Hears for Live<'_> {
         let tells = match bytes.len() > limits::RELAY_HELD_BYTES {
             // Whatever it is, it is no answer that can be given piece by piece.
             true => Tells::Other,
-            false => tells(self.call.request.face(), &layers::text(bytes)),
+            false => begins(self.call.request.face(), bytes),
         };
         match tells {
             Tells::Nothing => {}

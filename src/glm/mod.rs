@@ -21,6 +21,8 @@ mod errors;
 mod exchange;
 mod fault;
 mod forms;
+#[cfg(all(feature = "api", any(test, feature = "testing")))]
+pub(crate) mod fuzzed;
 mod http;
 mod layers;
 mod live;

@@ -107,7 +107,7 @@ impl HttpGlm {
 }
 
 /// The result of a look at a task.
-enum Look {
+pub(super) enum Look {
     /// The task, or the looking, is over.
     Ended(GlmOutcome),
     /// Not yet; this was seen.
@@ -115,7 +115,7 @@ enum Look {
 }
 
 /// The id of the task that a submission was made, or why there is none.
-fn accepted(
+pub(super) fn accepted(
     status: u16,
     headers: &HeaderMap,
     body: &[u8],
@@ -140,7 +140,7 @@ fn accepted(
 }
 
 /// Reads the response to a look.
-fn seen(status: u16, headers: &HeaderMap, body: Bytes, reader: &Reader<'_>) -> Look {
+pub(super) fn seen(status: u16, headers: &HeaderMap, body: Bytes, reader: &Reader<'_>) -> Look {
     if !(200..300).contains(&status) {
         return refused(classify(status, headers, &body, reader));
     }
@@ -272,7 +272,7 @@ fn task_status(json: &Value) -> Option<&str> {
 }
 
 /// Whether an id may stand in a path: nothing in it leads elsewhere.
-fn is_task_id(id: &str) -> bool {
+pub(super) fn is_task_id(id: &str) -> bool {
     (1..=limits::TASK_ID_CHARS_MAX).contains(&id.len())
         && id
             .bytes()

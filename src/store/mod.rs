@@ -9,6 +9,8 @@ mod error;
 mod figures;
 mod file;
 mod finished;
+#[cfg(all(feature = "api", any(test, feature = "testing")))]
+pub(crate) mod fuzzed;
 mod journal;
 mod lines;
 mod locks;

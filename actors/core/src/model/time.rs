@@ -48,6 +48,7 @@ impl<'de> Deserialize<'de> for Timestamp {
 
             fn visit_str<E: de::Error>(self, text: &str) -> Result<Timestamp, E> {
                 Timestamp::parse_rfc3339(text)
+                    .or_else(|| Timestamp::beyond_rfc3339(text))
                     .ok_or_else(|| E::invalid_value(de::Unexpected::Str(text), &self))
             }
         }
@@ -123,6 +124,16 @@ impl Timestamp {
             .ok()
             .map(|t| Self(t.timestamp_millis()))
     }
+
+    /// Reads what [`Timestamp::to_rfc3339`] writes of moments for which RFC 3339 has no year: what was stored is read again.
+    fn beyond_rfc3339(text: &str) -> Option<Self> {
+        if let Some(ms) = text.strip_suffix("ms") {
+            return ms.parse().ok().map(Self);
+        }
+        let has_long_year = text.starts_with(['+', '-']);
+        let moment = has_long_year.then(|| text.parse::<DateTime<Utc>>().ok())?;
+        moment.map(|t| Self(t.timestamp_millis()))
+    }
 }
 
 impl fmt::Display for Timestamp {
@@ -187,6 +198,23 @@ mod tests {
         }
         for text in "2026-02-30|2026-1-1|26-01-01||2026-11-23T00:00:00Z".split('|') {
             assert_eq!(Day::parse(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn any_moment_that_is_written_is_read_again() {
+        for ms in [
+            0,
+            -1,
+            253_402_300_800_000,
+            1_795_420_800_800_000,
+            -99_999_999_999_999,
+            i64::MIN,
+            i64::MAX,
+        ] {
+            let written = serde_json::to_string(&Timestamp(ms)).unwrap();
+            let read: Timestamp = serde_json::from_str(&written).unwrap();
+            assert_eq!(read, Timestamp(ms), "{written}");
         }
     }
 

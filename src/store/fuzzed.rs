@@ -1,0 +1,96 @@
+//! What reading stored rows promises for any bytes.
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use super::journal;
+use super::schema::{self, Counters, Keyed, LineRow, decode, encode};
+use super::tables::Rows;
+use crate::model::{
+    AlertBook, AuditEntry, Batch, BatchInput, CallRecord, ClientKey, Delivery, HookEndpoint, Job,
+    Received, Request, StoredFile, Timestamp, UsageRow,
+};
+
+/// A row of any table: what is read of it and written is read again as the same.
+pub(crate) fn rows(row: &[u8]) {
+    stable::<Counters>(row);
+    stable::<Job>(row);
+    stable::<Request>(row);
+    stable::<Received>(row);
+    stable::<CallRecord>(row);
+    stable::<UsageRow>(row);
+    stable::<Batch>(row);
+    stable::<AuditEntry>(row);
+    stable::<ClientKey>(row);
+    stable::<BatchInput>(row);
+    stable::<StoredFile>(row);
+    stable::<Delivery>(row);
+    stable::<AlertBook>(row);
+    stable::<Vec<HookEndpoint>>(row);
+    stable::<Timestamp>(row);
+    line(row);
+    answer(row);
+    keyed(row);
+    commit(row);
+}
+
+fn written<T: Serialize>(value: &T) -> Vec<u8> {
+    let mut out = Vec::new();
+    let is_written = encode(&mut out, value).is_ok();
+    assert!(is_written, "what was read can't be written");
+    out
+}
+
+fn stable<T: Serialize + DeserializeOwned>(row: &[u8]) {
+    const TABLE: &str = "fuzzed";
+    let Ok(read) = decode::<T>(TABLE, row) else {
+        return;
+    };
+    let once = written(&read);
+    let text = String::from_utf8_lossy(&once);
+    match decode::<T>(TABLE, &once) {
+        Ok(again) => assert_eq!(String::from_utf8_lossy(&written(&again)), text),
+        Err(error) => unreachable!("{}: {text}", error.at(TABLE)),
+    }
+}
+
+/// The row of a place in line, which borrows.
+fn line(row: &[u8]) {
+    let Ok(read) = decode::<LineRow<'_>>("line", row) else {
+        return;
+    };
+    let once = written(&read);
+    let again = decode::<LineRow<'_>>("line", &once).map(|again| written(&again));
+    assert_eq!(again.ok().as_ref(), Some(&once));
+}
+
+/// The row of an answer is its bytes.
+fn answer(row: &[u8]) {
+    let Ok(body) = schema::decode_body("responses", row) else {
+        return;
+    };
+    let mut out = Vec::new();
+    schema::encode_body(&mut out, &body);
+    assert_eq!(out, row);
+}
+
+fn keyed(row: &[u8]) {
+    if let Ok((job, print)) = Keyed::decode(row) {
+        let once = Keyed::encode(job, print);
+        // The version may be an older one.
+        assert_eq!(once.get(1..), row.get(1..));
+    }
+}
+
+/// A row of the journal holds no row twice once it was written again.
+fn commit(row: &[u8]) {
+    let mut rows = Rows::new();
+    if journal::read(row, &mut rows).is_none() {
+        return;
+    }
+    let once = journal::written(&rows);
+    let mut again = Rows::new();
+    assert!(journal::read(&once, &mut again).is_some());
+    assert_eq!(again, rows);
+    assert!(once.len() <= row.len());
+}
