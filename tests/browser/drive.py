@@ -25,6 +25,7 @@ from selenium.common.exceptions import (
     NoAlertPresentException,
     NoSuchElementException,
     StaleElementReferenceException,
+    WebDriverException,
 )
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
@@ -118,12 +119,23 @@ class Desk:
     def until(self, what, is_so):
         ignored = (NoAlertPresentException, NoSuchElementException, StaleElementReferenceException)
         wait = WebDriverWait(self.driver, WAIT_S, poll_frequency=0.05, ignored_exceptions=ignored)
-        return wait.until(lambda _: is_so(), what)
+
+        def holds(_):
+            try:
+                return is_so()
+            except WebDriverException as error:
+                # The driver's other word for an element of the page before.
+                if "does not belong to the document" in str(error):
+                    return False
+                raise
+
+        return wait.until(holds, what)
 
     def press(self, css):
         """Presses what opens a menu or sends a form."""
         self.until(f"{css} is there", lambda: self.all(css))
-        self.driver.execute_script("arguments[0].scrollIntoView({block: 'center'})", self.one(css))
+        into_view = "arguments[0].scrollIntoView({block: 'center'})"
+        self.until(f"{css} is in view", lambda: self.driver.execute_script(into_view, self.one(css)) or True)
         self.until(f"{css} is pressed", lambda: self.one(css).click() or True)
 
     def log_in(self, token):
