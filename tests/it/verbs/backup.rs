@@ -12,6 +12,7 @@ use onelane::simulator::{Simulator, SimulatorConfig, Span};
 use onelane::store::Findings;
 use serde_json::{Value, json};
 
+use super::beside::without_its_daemon;
 use super::{TOKEN, World};
 use crate::common::{Http, Place, Running, Tmpfs, run, until};
 
@@ -219,14 +220,7 @@ fn a_restored_store_is_paused_and_goes_on_where_the_backup_was_when_it_is_let() 
     run(beside.env("ONELANE_ADMIN_TOKEN", TOKEN))
         .with(3)
         .noting(&["has the store open", "stop the daemon"]);
-    let World {
-        place,
-        running,
-        simulator,
-        ..
-    } = world;
-    running.signal("TERM");
-    running.end().with(0);
+    let (place, simulator) = without_its_daemon(world);
 
     run(&mut place.bare(&["db", "restore", "copy.redb"]))
         .with(2)

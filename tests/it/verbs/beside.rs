@@ -9,7 +9,7 @@ use super::{TOKEN, World};
 use crate::common::{Http, Place, Running, run, until};
 
 /// The store once its daemon has ended, and the server that it called.
-fn without_its_daemon(world: World) -> (Place, Simulator) {
+pub(super) fn without_its_daemon(world: World) -> (Place, Simulator) {
     let World {
         place,
         running,
