@@ -1,6 +1,6 @@
 //! The figures that README reports, each as a ratio to a baseline in the same run: machines differ
 //! and are noisy, ratios less so. `cargo bench` prints them all; `cargo bench -- submit` one part
-//! (`lane`, `watched`, `gateway`, `waiting`, `statistics`, `prune`).
+//! (`lane`, `watched`, `gateway`, `waiting`, `million`, `statistics`, `prune`).
 #![allow(
     clippy::print_stdout,
     clippy::print_stderr,
@@ -13,6 +13,7 @@
 )]
 
 mod gateway;
+mod waiting;
 mod watched;
 
 use std::path::{Path, PathBuf};
@@ -32,6 +33,10 @@ fn main() {
     let args: Vec<String> = std::env::args().skip(1).collect();
     if let Some(at) = args.iter().position(|a| a == "--waiting-child") {
         waiting::child(Path::new(&args[at + 1]), &args[at + 2]);
+        return;
+    }
+    if let Some(at) = args.iter().position(|a| a == "--waiting-hold") {
+        waiting::hold(Path::new(&args[at + 1]));
         return;
     }
     let wanted: Vec<&str> = args
@@ -58,6 +63,9 @@ fn main() {
     }
     if part("waiting") {
         waiting::run();
+    }
+    if part("million") {
+        waiting::many();
     }
     if part("statistics") {
         runtime().block_on(statistics::run());
@@ -173,9 +181,6 @@ mod submit {
             let dir = scratch();
             let mut config = config(&dir.path().join("lane.redb"), "http://127.0.0.1:9");
             config.glm.is_active = false;
-            if let Ok(value) = std::env::var("QUICK_REPAIR") {
-                config.store.quick_repair = value == "1";
-            }
             let (_thread, lane) = start(config).await;
             submitters(&lane, 8, 400).await;
             let bare = bare_commit(dir.path(), 300, 400);
@@ -268,10 +273,7 @@ mod lane {
 
     async fn through_the_lane(sim: &Simulator, calls: usize) {
         let dir = scratch();
-        let mut config = config(&dir.path().join("lane.redb"), &sim.base_url());
-        if let Ok(value) = std::env::var("QUICK_REPAIR") {
-            config.store.quick_repair = value == "1";
-        }
+        let config = config(&dir.path().join("lane.redb"), &sim.base_url());
         let (_thread, lane) = start(config).await;
         lane.pause(None).await.unwrap();
         let jobs = (0..calls).map(prompt).collect();
@@ -333,100 +335,6 @@ mod lane {
                 quantile(&loops, 0.99),
             );
         }
-    }
-}
-
-mod waiting {
-    use super::*;
-
-    const JOBS: usize = 100_000;
-
-    fn rss_bytes() -> u64 {
-        let status = std::fs::read_to_string("/proc/self/status").unwrap();
-        let line = status.lines().find(|l| l.starts_with("VmRSS:")).unwrap();
-        let kib: u64 = line.split_whitespace().nth(1).unwrap().parse().unwrap();
-        kib * 1024
-    }
-
-    /// Starts on a store, prints its memory and, when a server is given, the time to first dispatch.
-    pub(super) fn child(store: &Path, base_url: &str) {
-        runtime().block_on(async {
-            let mut config = config(store, base_url);
-            config.glm.is_active = false;
-            // The page cache is bounded by a setting, however many jobs wait: it is not theirs.
-            config.store.cache_bytes = 1 << 20;
-            let lane = Orchestrator::start(&config).await.unwrap();
-            tokio::time::sleep(Duration::from_millis(300)).await;
-            let rss = rss_bytes();
-            lane.shutdown(Duration::from_secs(1)).await;
-            drop(lane);
-            let sim = Arc::new(Simulator::start(SimulatorConfig::default()).unwrap());
-            let mut config = super::config(store, &sim.base_url());
-            config.glm.model = "glm-4.7".to_owned();
-            let begun = Instant::now();
-            let lane = Orchestrator::start_loaded(Loaded::from_config(&config).unwrap())
-                .await
-                .unwrap();
-            while sim.stats().calls == 0 && begun.elapsed() < Duration::from_secs(10) {
-                tokio::time::sleep(Duration::from_micros(200)).await;
-            }
-            let dispatch_us = begun.elapsed().as_micros();
-            println!("{rss} {dispatch_us}");
-            lane.shutdown(Duration::from_millis(100)).await;
-        });
-    }
-
-    fn measure(store: &Path) -> (u64, u64) {
-        let out = std::process::Command::new(std::env::current_exe().unwrap())
-            .args([
-                "--waiting-child",
-                store.to_str().unwrap(),
-                "http://127.0.0.1:9",
-            ])
-            .output()
-            .unwrap();
-        assert!(
-            out.status.success(),
-            "{}",
-            String::from_utf8_lossy(&out.stderr)
-        );
-        let text = String::from_utf8(out.stdout).unwrap();
-        let mut numbers = text.split_whitespace().map(|n| n.parse().unwrap());
-        (numbers.next().unwrap(), numbers.next().unwrap())
-    }
-
-    pub(super) fn run() {
-        println!("\n== {JOBS} waiting jobs");
-        let dir = scratch();
-        let (empty, full) = (dir.path().join("empty.redb"), dir.path().join("full.redb"));
-        runtime().block_on(async {
-            let mut config = config(&full, "http://127.0.0.1:9");
-            config.glm.is_active = false;
-            let lane = Orchestrator::start(&config).await.unwrap();
-            for chunk in 0..JOBS / 10_000 {
-                let jobs = (0..10_000).map(|n| prompt(chunk * 10_000 + n)).collect();
-                for submitted in lane.submit_many(jobs).await.unwrap() {
-                    submitted.unwrap();
-                }
-            }
-            lane.shutdown(Duration::from_secs(5)).await;
-        });
-        runtime().block_on(async {
-            let mut config = config(&empty, "http://127.0.0.1:9");
-            config.glm.is_active = false;
-            let lane = Orchestrator::start(&config).await.unwrap();
-            lane.submit(prompt(0)).await.unwrap();
-            lane.shutdown(Duration::from_secs(5)).await;
-        });
-        let (base, _) = measure(&empty);
-        let (rss, dispatch_us) = measure(&full);
-        println!(
-            "memory per waiting job {} bytes (aim: below 300; {:.1} MB over {:.1} MB of a start with one job) | restart to first dispatch {:.0} ms (aim: below 1000)",
-            rss.saturating_sub(base) / JOBS as u64,
-            rss as f64 / 1e6,
-            base as f64 / 1e6,
-            dispatch_us as f64 / 1e3,
-        );
     }
 }
 

@@ -120,7 +120,6 @@ fn with(
     };
     let options = loaded.as_ref().map(|loaded| StoreOptions {
         cache_bytes: loaded.config.store.cache_bytes,
-        quick_repair: loaded.config.store.quick_repair,
     });
     Ok(Offline {
         store: open(path.clone(), options.unwrap_or_default())?,

@@ -12,7 +12,7 @@ use onelane::model::{Scope, Settings};
 use onelane::orchestrator::{LaneThread, Orchestrator, StartError};
 use onelane::ports::{Clock as _, StoreError};
 use onelane::simulator::{ScriptUpdate, Simulator, SimulatorConfig, Span};
-use onelane::store::{StopOpening, stored_config};
+use onelane::store::stored_config;
 use onelane::system::SystemClock;
 
 use super::args::{Common, SimulateArgs, Simulated};
@@ -261,7 +261,7 @@ pub(crate) async fn listen(plan: &Plan) -> Result<Listening, CliError> {
 }
 
 /// Opens the store and starts the lane on it, with the simulator behind it if the plan says so. `None`: a signal came
-/// first. A store that a kill left is read whole, which may take long.
+/// first.
 pub(crate) async fn lane(plan: &Plan, signals: &mut Signals) -> Result<Option<Lane>, CliError> {
     lane_in_scope(plan, Scope::All, signals).await
 }
@@ -272,9 +272,8 @@ pub(crate) async fn lane_in_scope(
     scope: Scope,
     signals: &mut Signals,
 ) -> Result<Option<Lane>, CliError> {
-    let stop = StopOpening::default();
     let thread = LaneThread::new().map_err(no_thread)?;
-    let starting = Orchestrator::start_in_scope(plan.loaded.clone(), scope, stop.clone());
+    let starting = Orchestrator::start_in_scope(plan.loaded.clone(), scope);
     let mut starting = Box::pin(thread.run(starting));
     let signal = loop {
         tokio::select! {
@@ -294,15 +293,13 @@ pub(crate) async fn lane_in_scope(
         }
     };
     tracing::info!(%signal, "stopping before the lane has started; the store is as it was");
-    stop.stop();
-    // It ends with its next look at the file.
     if let Ok(Ok(lane)) = tokio::time::timeout(STOPPING, starting).await {
         lane.shutdown(Duration::ZERO).await;
     }
     Ok(None)
 }
 
-/// How long a start that was told to stop may take to do so.
+/// How long a start that is not wanted any more may take to come to its end.
 const STOPPING: Duration = Duration::from_secs(5);
 
 fn whole_ms(time: Duration) -> u64 {

@@ -201,9 +201,6 @@ section! {
         path: String = "onelane.redb".to_owned() => [fixed()];
         /// Memory for pages of the file.
         cache_bytes: usize = 16 * 1024 * 1024 => [within(1 << 20..=1 << 40).fixed()];
-        /// true saves with every commit what a restart after a crash needs: reopening takes milliseconds whatever
-        /// the file's size, for a second sync per commit.
-        quick_repair: bool = false => [fixed()];
         /// How long what has ended is kept. Pruned in small steps while the lane works. What waits, runs, or may
         /// have been billed without anybody knowing is never pruned, nor are the sums of /statistics; nor is a
         /// job, with request and response, of which a webhook is still to be told. What ended in the last ten

@@ -77,7 +77,7 @@ mod tests {
         check(toml, "", "lans", "did you mean `lane`?");
         let all = "config.toml has `glm`, `lane`, `lanes`, `retry`";
         check(toml, "", "plugins", all);
-        let all = "store has `path`, `cache_bytes`, `quick_repair`";
+        let all = "store has `path`, `cache_bytes`, `retention`";
         check(toml, "store", "zzz", all);
         let json = Naming::Json;
         check(json, "", "max_tokens", "did you mean `maxTokens`?");

@@ -14,7 +14,7 @@ use crate::estimate::GlmTokenizer;
 use crate::glm::{HttpGlm, HttpGlmError};
 use crate::otlp::{self, OtlpError};
 use crate::registry::Registry;
-use crate::store::{RedbStore, StopOpening, StoreOptions};
+use crate::store::{RedbStore, StoreOptions};
 use crate::system::{SystemClock, SystemIds};
 
 /// Why a lane did not start.
@@ -48,44 +48,32 @@ impl Orchestrator {
 
     /// As [`Orchestrator::start`], with a configuration from file, environment and flags.
     pub async fn start_loaded(loaded: Loaded) -> Result<Self, StartError> {
-        Box::pin(Self::start_unless(loaded, StopOpening::default())).await
-    }
-
-    /// As [`Orchestrator::start_loaded`]; the opening of the store, which may take long, can be told to stop.
-    pub async fn start_unless(loaded: Loaded, stop: StopOpening) -> Result<Self, StartError> {
-        Self::start_in_scope(loaded, Scope::All, stop).await
+        Box::pin(Self::start_in_scope(loaded, Scope::All)).await
     }
 
     /// The same, for the jobs of this scope alone: the others wait.
-    pub async fn start_in_scope(
-        loaded: Loaded,
-        scope: Scope,
-        stop: StopOpening,
-    ) -> Result<Self, StartError> {
-        Box::pin(Self::start_in(loaded, scope, stop, Registry::default())).await
+    pub async fn start_in_scope(loaded: Loaded, scope: Scope) -> Result<Self, StartError> {
+        Box::pin(Self::start_in(loaded, scope, Registry::default())).await
     }
 
     /// As [`Orchestrator::start`], with its counts kept in this registry, such as that of a recorder of the program's
     /// own.
     pub async fn start_counted(config: &Config, registry: Registry) -> Result<Self, StartError> {
         let loaded = Loaded::from_config(config)?;
-        let stop = StopOpening::default();
-        Box::pin(Self::start_in(loaded, Scope::All, stop, registry)).await
+        Box::pin(Self::start_in(loaded, Scope::All, registry)).await
     }
 
     async fn start_in(
         loaded: Loaded,
         scope: Scope,
-        stop: StopOpening,
         registry: Registry,
     ) -> Result<Self, StartError> {
         let options = StoreOptions {
             cache_bytes: loaded.config.store.cache_bytes,
-            quick_repair: loaded.config.store.quick_repair,
         };
         let path = loaded.config.store.path.clone();
         let opened = tokio::task::spawn_blocking(move || {
-            let store = RedbStore::open_unless(path, options, stop)?;
+            let store = RedbStore::open(path, options)?;
             let stored = store.config()?;
             Ok::<_, StoreError>((store, stored))
         });
@@ -168,7 +156,6 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let mut config = Config::default();
         config.store.path = directory.path().join("lane.redb").display().to_string();
-        config.store.quick_repair = false;
         for round in 0..60 {
             let lane = Orchestrator::start(&config).await.unwrap();
             assert_eq!(lane.queue_status().await.unwrap().pending, round);

@@ -6,14 +6,13 @@ use std::path::{Path, PathBuf};
 
 use onelane_core::model::{Findings, Pause, Transition};
 use redb::backends::FileBackend;
-use redb::{Builder, Database, StorageBackend as _};
 
 use super::error::FileError;
-use super::file::WHOLE;
 use super::lines::{LineProblem, LineReader};
+use super::parts::{self, Parts};
 use super::placed::{self, Existing, Placed};
 use super::tables::Rows;
-use super::{RedbStore, StoreOptions, guarded, open, readable, schema};
+use super::{RedbStore, StoreOptions, guarded, readable, schema};
 use crate::ports::{Store as _, StoreError};
 
 /// So many bytes of rows are one transaction.
@@ -50,7 +49,7 @@ pub struct NewStore {
     existing: Existing,
     rigour: Rigour,
     // Closed before its file is removed.
-    database: Option<Database>,
+    parts: Option<Parts>,
     file: Partial,
     reader: LineReader,
     batch: Rows,
@@ -89,33 +88,18 @@ impl NewStore {
         placed::is_free(&path, existing)?;
         let partial = placed::partial(&path);
         let name = path.display().to_string();
-        let (file, database) = guarded(&name, || {
+        let (file, parts) = guarded(&name, || {
             let backend = FileBackend::new(placed::create(&partial)?)
                 .map_err(|e| FileError::Redb(e.into()))?;
-            if !backend
-                .try_lock_range(WHOLE.0, WHOLE.1)
-                .map_err(std::io::Error::from)?
-            {
-                return Err(FileError::Redb(redb::Error::DatabaseAlreadyOpen));
-            }
-            // From here on it is ours.
-            let file = Partial(Some(partial.clone()));
-            backend.set_len(0)?;
-            backend
-                .unlock_range(WHOLE.0, WHOLE.1)
-                .map_err(std::io::Error::from)?;
-            let mut builder = Builder::new();
-            builder.set_cache_size(StoreOptions::default().cache_bytes);
-            let database = builder.create_with_backend(backend)?;
-            open::initialise(&database)?;
-            Ok((file, database))
+            let parts = parts::begin(backend, StoreOptions::default().cache_bytes)?;
+            Ok((Partial(Some(partial.clone())), parts))
         })?;
         Ok(Self {
             path,
             existing,
             rigour,
             file,
-            database: Some(database),
+            parts: Some(parts),
             reader: LineReader::default(),
             batch: Rows::new(),
             batch_bytes: 0,
@@ -156,8 +140,8 @@ impl NewStore {
         let batch = std::mem::take(&mut self.batch);
         self.batch_bytes = 0;
         guarded(&self.path.display().to_string(), || {
-            let database = self.database.as_ref().ok_or_else(super::closed)?;
-            let transaction = database.begin_write()?;
+            let parts = self.parts.as_ref().ok_or_else(super::closed)?;
+            let transaction = parts.tables.begin_write()?;
             schema::write_rows(&transaction, &batch)?;
             Ok(transaction.commit()?)
         })
@@ -168,14 +152,14 @@ impl NewStore {
         self.reader.finish()?;
         self.write_batch()?;
         let name = self.path.display().to_string();
-        let mut database = self.database.take();
+        let mut parts = self.parts.take();
         guarded(&name, || {
-            let Some(mut database) = database.take() else {
+            let Some(mut parts) = parts.take() else {
                 return Err(super::closed());
             };
             // Rows that come in order leave pages half full.
-            database.compact()?;
-            Ok(database.close()?)
+            parts.tables.compact()?;
+            parts.close()
         })?;
         let store = RedbStore::open_existing(self.file.path(), StoreOptions::default());
         let store = store.map_err(|error| error_of(error, &name))?;

@@ -1,4 +1,4 @@
-//! A batch as one write transaction. This path is hot: every row is encoded once, and what changes often and
+//! A batch as the rows that it changes. This path is hot: every row is encoded once, and what changes often and
 //! is small (counters, usage) is written once a transaction.
 
 mod prune;
@@ -12,13 +12,11 @@ use std::sync::Arc;
 use onelane_core::life::effects::apply_batch;
 use onelane_core::model::{Applied, Transition};
 use onelane_core::retention::{self as pruning};
-use redb::{Database, Durability, Value, WriteTransaction};
+use redb::Value;
 use serde::Serialize;
 
-use super::StoreOptions;
 use super::error::{FileError, Result};
 use super::finished;
-use super::journal::Written;
 use super::schema::{self, Counters, LineRow, decode, encode, meta};
 use super::state::{Found, Merged, State};
 use super::tables::{RowKey, Rows, Table};
@@ -27,14 +25,9 @@ use crate::model::{
 };
 use crate::ports::Decisions;
 
-/// Applies a batch to a state and makes it durable: what was decided, and where it was written. A batch that
-/// changes nothing costs no sync.
-pub(super) fn commit(
-    database: &Database,
-    options: StoreOptions,
-    state: &State,
-    batch: &[Transition],
-) -> Result<(Decisions, Option<Written>)> {
+/// Applies a batch to a state: what was decided, and the rows that are to be made durable. A batch that
+/// changes nothing has none, and costs no sync.
+pub(super) fn apply(state: &State, batch: &[Transition]) -> Result<(Decisions, Option<Rows>)> {
     if let [Transition::Prune(step)] = batch {
         // Nearly always nothing is to go: no reason to write.
         let looked = pruning::look(&mut finished::Snapshot(state), step)?.pruned;
@@ -44,22 +37,11 @@ pub(super) fn commit(
     }
     let mut rows = Transaction::begin(state)?;
     let effects = apply_batch(&mut rows, batch)?;
-    if !effects.changed {
-        return Ok((effects.decisions, None));
-    }
-    let own = rows.finish()?;
-    let transaction = begin(database, options)?;
-    let written = state.journal().write(&transaction, own)?;
-    transaction.commit()?;
-    Ok((effects.decisions, Some(written)))
-}
-
-/// Begins what a commit writes.
-pub(super) fn begin(database: &Database, options: StoreOptions) -> Result<WriteTransaction> {
-    let mut transaction = database.begin_write()?;
-    transaction.set_durability(Durability::Immediate)?;
-    transaction.set_quick_repair(options.quick_repair);
-    Ok(transaction)
+    let own = match effects.changed {
+        true => Some(rows.finish()?),
+        false => None,
+    };
+    Ok((effects.decisions, own))
 }
 
 /// The small values that a transaction sets, each at most once, however often a batch does.

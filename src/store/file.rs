@@ -5,7 +5,6 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, Write as _};
 use std::ops::Bound;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use redb::backends::FileBackend;
@@ -13,7 +12,6 @@ use redb::{BackendError, StorageBackend};
 use sha2::{Digest as _, Sha256};
 
 use super::error::{FileError, Result};
-use super::locks::locks_of_the_file;
 use super::placed;
 
 /// Bytes that are copied at once.
@@ -47,51 +45,28 @@ pub fn identity(path: impl AsRef<Path>) -> io::Result<String> {
     Ok(format!("{:016x}", u64::from_be_bytes(*first)))
 }
 
-/// Tells an opening of a store, which may read the whole file, to end. Clones are the same.
-#[derive(Debug, Clone, Default)]
-pub struct StopOpening(Arc<AtomicBool>);
-
-impl StopOpening {
-    /// The opening ends with its next read, and the file is as it was.
-    pub fn stop(&self) {
-        self.0.store(true, Ordering::Release);
-    }
-
-    fn check(&self) -> io::Result<()> {
-        match self.0.load(Ordering::Acquire) {
-            true => Err(io::Error::other("the opening was told to stop")),
-            false => Ok(()),
-        }
-    }
-}
-
 /// The file at a path, and the descriptor through which the store works on it.
 #[derive(Debug)]
 pub(super) struct StoreFile {
     path: PathBuf,
-    stop: StopOpening,
     opened: Mutex<Option<File>>,
 }
 
 impl StoreFile {
-    pub(super) fn at(path: PathBuf, stop: StopOpening) -> Arc<Self> {
+    pub(super) fn at(path: PathBuf) -> Arc<Self> {
         Arc::new(Self {
             path,
-            stop,
             opened: Mutex::new(None),
         })
     }
 
     /// Opens the file, which is never created here: a store that vanished is an error, not empty.
-    pub(super) fn open(&self) -> io::Result<Backend> {
+    pub(super) fn open(&self) -> io::Result<FileBackend> {
         // An earlier descriptor would keep its lock.
         *self.opened() = None;
         let file = OpenOptions::new().read(true).write(true).open(&self.path)?;
         *self.opened() = Some(file.try_clone()?);
-        Ok(Backend {
-            under: FileBackend::new(file).map_err(io::Error::other)?,
-            stop: self.stop.clone(),
-        })
+        FileBackend::new(file).map_err(io::Error::other)
     }
 
     fn opened(&self) -> std::sync::MutexGuard<'_, Option<File>> {
@@ -216,36 +191,4 @@ pub(super) fn prove_lock(path: &Path) -> Result<()> {
         Err(error) => io::Error::from(error).to_string(),
     };
     Err(FileError::NoLocks(problem))
-}
-
-/// The open file, whose opening can be told to stop.
-#[derive(Debug)]
-pub(super) struct Backend {
-    under: FileBackend,
-    stop: StopOpening,
-}
-
-impl StorageBackend for Backend {
-    fn len(&self) -> io::Result<u64> {
-        self.under.len()
-    }
-
-    fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
-        self.stop.check()?;
-        self.under.read(offset, out)
-    }
-
-    fn set_len(&self, len: u64) -> io::Result<()> {
-        self.under.set_len(len)
-    }
-
-    fn sync_data(&self) -> io::Result<()> {
-        self.under.sync_data()
-    }
-
-    fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
-        self.under.write(offset, data)
-    }
-
-    locks_of_the_file!(under);
 }

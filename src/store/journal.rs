@@ -1,21 +1,26 @@
-//! The journal: what was committed and is not in the tables yet. A small commit is one row of it, so
-//! that it costs the disk one page and not one of each table that it touches; the tables get the rows of
-//! many commits at once, each row once however often it was written.
+//! The journal: what was committed and is not in the tables yet. A small commit is one write to it and one sync, and
+//! not a page of each table that it touches, with the pages that lead to them; the tables get the rows of many commits
+//! at once, each row once however often it was written.
 //!
-//! A commit is durable when its row of the journal is. After a kill the journal is read again and stands
-//! above the tables as it did before.
+//! A commit is durable when it is in the journal. After a kill the journal is read again, and its rows go to the
+//! tables. Those are committed with what redb needs to open them without reading them through, which costs a second sync, and
+//! say up to which commit they have the journal's rows: what it still holds of those is old, and is written over.
+//!
+//! A commit begins at the beginning of a page, so that writing it touches nothing of the one before, and has a number
+//! and a digest: the journal ends where the next number does not stand, or was not written whole. Commits are written one after the
+//! other, so that nothing whole can stand behind that end; where something does, the disk has lost what it was given.
 
 use std::sync::Arc;
 
-use redb::{ReadTransaction, TableDefinition, WriteTransaction};
+use redb::{Database, Durability, ReadTransaction};
+use sha2::{Digest as _, Sha256};
 
 use super::error::{FileError, Result};
+use super::parts::{PAGE_BYTES, Region};
 use super::reading;
-use super::schema::{self, TAG_MAX};
+use super::schema::{self, SETTLED, TAG_MAX};
 use super::tables::{RowId, Rows};
 
-/// Number of a commit: its rows.
-const JOURNAL: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("journal");
 /// The version of its rows.
 const VERSION: u8 = 1;
 
@@ -24,51 +29,102 @@ const VERSION: u8 = 1;
 const COMMITS_MAX: u64 = if cfg!(test) { 5 } else { 256 };
 /// So do they when they take so many bytes.
 const BYTES_MAX: usize = 1024 * 1024;
-/// A commit of more rows gains nothing from the journal.
-const ROWS_MAX: usize = 256;
-/// A body longer than this is written to its table at once: nothing hides it there, and it would be
-/// written twice.
-const BODY_BYTES_MAX: usize = 4_096;
+/// A commit that is larger than this gains nothing from the journal: its rows would be written twice.
+const COMMIT_BYTES_MAX: usize = if cfg!(test) { 64 * 1024 } else { 256 * 1024 };
+/// What is written ahead where the journal comes to for the first time, so that later commits find room
+/// that the file system has given already: giving it costs it a transaction of its own.
+const AHEAD_BYTES: u64 = 256 * 1024;
 
 /// What only the journal holds.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub(super) struct Journal {
     rows: Rows,
     commits: u64,
     bytes: usize,
+    /// The number of the next commit to it, and where it begins.
+    next: u64,
+    at: u64,
+    /// Up to here the file system has given room.
+    roomy_to: u64,
 }
 
 impl Journal {
-    /// Reads the journal of a file.
-    pub(super) fn load(snapshot: &ReadTransaction) -> Result<Self> {
-        let mut journal = Self::default();
-        for item in snapshot.open_table(JOURNAL)?.range::<u64>(..)? {
-            let (number, row) = item?;
-            let row = row.value();
-            journal.bytes += row.len();
-            journal.commits = number.value() + 1;
-            read(row, &mut journal.rows)
-                .ok_or_else(|| FileError::damaged("journal", "a row is not what it should be"))?;
+    /// Reads the journal of a store: what the tables do not have.
+    pub(super) fn load(tables: &ReadTransaction, region: &Region) -> Result<Self> {
+        let mut own = Self::behind(settled(tables)?);
+        own.follow(region)?;
+        let later = |number| number > own.next;
+        match Self::stands_behind(region, own.at, later)? {
+            false => Ok(own),
+            true => Err(FileError::damaged("journal", "a commit of it is missing")),
         }
-        Ok(journal)
     }
 
     /// What can be read of the journal of a damaged file, and whether that is all of it.
-    pub(super) fn rest(snapshot: &ReadTransaction) -> (Self, bool) {
-        if let Ok(whole) = reading(|| Self::load(snapshot)) {
+    pub(super) fn rest(tables: &ReadTransaction, region: &Region) -> (Self, bool) {
+        if let Ok(whole) = reading(|| Self::load(tables, region)) {
             return (whole, true);
         }
-        let mut journal = Self::default();
-        for number in 0..=COMMITS_MAX {
-            let row = reading(|| {
-                let row = snapshot.open_table(JOURNAL)?.get(number)?;
-                Ok(row.and_then(|row| read(row.value(), &mut journal.rows)))
-            });
-            if let Ok(Some(())) = row {
-                journal.commits = number + 1;
+        let mut own = Self::behind(reading(|| settled(tables)).unwrap_or(0));
+        // Behind a commit that is lost, the others still say what was.
+        while own.at < region.len() {
+            if reading(|| own.follow(region)).is_err() {
+                break;
             }
+            own.at += PAGE_BYTES as u64;
+            let number = reading(|| Commit::read(region, own.at))
+                .ok()
+                .flatten()
+                .map(|commit| commit.number);
+            own.next = number.unwrap_or(0).max(own.next);
         }
-        (journal, false)
+        (own, false)
+    }
+
+    /// An empty one, above tables that have the commits up to this.
+    const fn behind(settled: u64) -> Self {
+        Self {
+            rows: Rows::new(),
+            commits: 0,
+            bytes: 0,
+            next: settled + 1,
+            at: 0,
+            roomy_to: 0,
+        }
+    }
+
+    /// Takes the commits that follow each other from here on.
+    fn follow(&mut self, region: &Region) -> Result<()> {
+        while let Some(commit) = Commit::read(region, self.at)? {
+            if commit.number != self.next {
+                break;
+            }
+            read(&commit.rows, &mut self.rows)
+                .ok_or_else(|| FileError::damaged("journal", "a row is not what it should be"))?;
+            self.passes(commit.rows.len());
+        }
+        Ok(())
+    }
+
+    /// One commit more, of so many bytes.
+    fn passes(&mut self, bytes: usize) {
+        self.commits += 1;
+        self.bytes += bytes;
+        self.next += 1;
+        self.at += Commit::takes(bytes);
+    }
+
+    /// Whether a whole commit of such a number stands behind this place.
+    fn stands_behind(region: &Region, at: u64, such: impl Fn(u64) -> bool) -> Result<bool> {
+        let mut at = at + PAGE_BYTES as u64;
+        while at < region.len() {
+            let head = Head::read(&region.read(at, Head::BYTES)?);
+            if head.is_some_and(|head| such(head.number)) && Commit::read(region, at)?.is_some() {
+                return Ok(true);
+            }
+            at += PAGE_BYTES as u64;
+        }
+        Ok(false)
     }
 
     /// The rows above the tables.
@@ -81,55 +137,75 @@ impl Journal {
         self.commits == 0
     }
 
-    /// Writes what a commit has changed, and answers what the journal is once the transaction is durable.
-    pub(super) fn write(&self, transaction: &WriteTransaction, own: Rows) -> Result<Written> {
-        if self.commits >= COMMITS_MAX || self.bytes >= BYTES_MAX || own.len() > ROWS_MAX {
-            self.settle(transaction)?;
-            schema::write_rows(transaction, &own)?;
+    /// Makes durable what a commit has changed, and answers what the journal is then.
+    pub(super) fn write(&self, tables: &Database, region: &Region, own: Rows) -> Result<Written> {
+        let rows = written(&own);
+        let end = self.at + Commit::takes(rows.len());
+        if self.commits >= COMMITS_MAX
+            || self.bytes >= BYTES_MAX
+            || rows.len() > COMMIT_BYTES_MAX
+            || end > region.len()
+        {
+            self.settle(tables, Some(&own))?;
             return Ok(Written::Tables);
         }
-        let mut own = own;
-        let bodies: Rows = own
-            .extract_if(.., |id, row| self.goes_to_its_table(id, row.as_deref()))
-            .collect();
-        schema::write_rows(transaction, &bodies)?;
-        let row = written(&own);
-        let mut table = transaction.open_table(JOURNAL)?;
-        table.insert(self.commits, row.as_slice())?;
+        let mut commit = Commit::written(self.next, &rows);
+        let mut roomy_to = self.roomy_to;
+        if end > roomy_to {
+            roomy_to = (end + AHEAD_BYTES).min(region.len());
+            commit.resize(
+                usize::try_from(roomy_to - self.at).unwrap_or(commit.len()),
+                0,
+            );
+        }
+        region.write(self.at, &commit)?;
         Ok(Written::Journal {
             rows: own,
-            bytes: row.len(),
+            bytes: rows.len(),
+            roomy_to,
         })
     }
 
     /// Becomes what it is after a commit.
     pub(super) fn show(&mut self, written: Written) {
         match written {
-            Written::Tables => *self = Self::default(),
-            Written::Journal { rows, bytes } => {
+            Written::Tables => {
+                *self = Self {
+                    roomy_to: self.roomy_to,
+                    ..Self::behind(self.next - 1)
+                };
+            }
+            Written::Journal {
+                rows,
+                bytes,
+                roomy_to,
+            } => {
                 self.rows.extend(rows);
-                self.commits += 1;
-                self.bytes += bytes;
+                self.passes(bytes);
+                self.roomy_to = roomy_to;
             }
         }
     }
 
-    /// Whether a row is better written to its table at once. What the journal knows of it would hide it.
-    fn goes_to_its_table(&self, id: &RowId, row: Option<&[u8]>) -> bool {
-        row.is_some_and(|row| row.len() > BODY_BYTES_MAX)
-            && schema::is_body(id.tag())
-            && !self.rows.contains_key(id)
-    }
-
-    /// Writes what the journal holds to the tables, and empties it.
-    pub(super) fn settle(&self, transaction: &WriteTransaction) -> Result<()> {
-        if self.is_empty() {
-            return Ok(());
+    /// Writes what it holds to the tables, and with it what a commit has changed.
+    pub(super) fn settle(&self, tables: &Database, own: Option<&Rows>) -> Result<()> {
+        let mut transaction = tables.begin_write()?;
+        transaction.set_durability(Durability::Immediate)?;
+        transaction.set_quick_repair(true);
+        schema::write_rows(&transaction, &self.rows)?;
+        if let Some(own) = own {
+            schema::write_rows(&transaction, own)?;
         }
-        schema::write_rows(transaction, &self.rows)?;
-        transaction.delete_table(JOURNAL)?;
-        create(transaction)
+        if !self.is_empty() {
+            transaction.open_table(SETTLED)?.insert((), self.next - 1)?;
+        }
+        Ok(transaction.commit()?)
     }
+}
+
+fn settled(tables: &ReadTransaction) -> Result<u64> {
+    let number = tables.open_table(SETTLED)?.get(())?;
+    Ok(number.map_or(0, |number| number.value()))
 }
 
 /// Where a commit was written.
@@ -142,16 +218,93 @@ pub(super) enum Written {
         rows: Rows,
         /// What they take there.
         bytes: usize,
+        /// Up to here the file system has given room.
+        roomy_to: u64,
     },
 }
 
-/// Makes an empty journal.
-pub(super) fn create(transaction: &WriteTransaction) -> Result<()> {
-    transaction.open_table(JOURNAL)?;
-    Ok(())
+/// What stands before the rows of a commit.
+struct Head {
+    number: u64,
+    len: usize,
+    digest: [u8; 16],
 }
 
-/// Rows as one row of the journal: the version, then of each its table, its key, whether it is there, and
+impl Head {
+    const BYTES: usize = 32;
+    const MARK: [u8; 4] = *b"lane";
+
+    fn of(number: u64, rows: &[u8]) -> Self {
+        let digest = Sha256::new()
+            .chain_update(number.to_le_bytes())
+            .chain_update(rows)
+            .finalize();
+        Self {
+            number,
+            len: rows.len(),
+            digest: *digest.first_chunk().unwrap_or(&[0; 16]),
+        }
+    }
+
+    fn write(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(&Self::MARK);
+        // Never longer: larger commits do not come here.
+        out.extend_from_slice(&(self.len as u32).to_le_bytes());
+        out.extend_from_slice(&self.number.to_le_bytes());
+        out.extend_from_slice(&self.digest);
+    }
+
+    fn read(bytes: &[u8]) -> Option<Self> {
+        let (mark, rest) = bytes.split_first_chunk()?;
+        let (len, rest) = rest.split_first_chunk()?;
+        let (number, rest) = rest.split_first_chunk()?;
+        Some(Self {
+            number: u64::from_le_bytes(*number),
+            len: usize::try_from(u32::from_le_bytes(*len)).ok()?,
+            digest: *rest.first_chunk()?,
+        })
+        .filter(|_| *mark == Self::MARK)
+    }
+}
+
+/// A commit in the journal.
+struct Commit {
+    number: u64,
+    rows: Vec<u8>,
+}
+
+impl Commit {
+    /// Its bytes, up to the end of a page.
+    fn written(number: u64, rows: &[u8]) -> Vec<u8> {
+        let takes = usize::try_from(Self::takes(rows.len())).unwrap_or(0);
+        let mut out = Vec::with_capacity(takes);
+        Head::of(number, rows).write(&mut out);
+        out.extend_from_slice(rows);
+        out.resize(takes.max(out.len()), 0);
+        out
+    }
+
+    /// What a commit takes whose rows take so many bytes.
+    const fn takes(rows: usize) -> u64 {
+        ((Head::BYTES + rows).div_ceil(PAGE_BYTES) * PAGE_BYTES) as u64
+    }
+
+    /// The whole commit that begins here.
+    fn read(region: &Region, at: u64) -> Result<Option<Self>> {
+        let Some(head) = Head::read(&region.read(at, Head::BYTES)?) else {
+            return Ok(None);
+        };
+        if head.len > COMMIT_BYTES_MAX {
+            return Ok(None);
+        }
+        let rows = region.read(at + Head::BYTES as u64, head.len)?;
+        let number = head.number;
+        let is_whole = Head::of(number, &rows).digest == head.digest;
+        Ok(is_whole.then_some(Self { number, rows }))
+    }
+}
+
+/// The rows of a commit: the version, then of each its table, its key, whether it is there, and
 /// what it holds.
 pub(super) fn written(rows: &Rows) -> Vec<u8> {
     let bytes = rows.values().flatten().map(|row| row.len()).sum::<usize>();
@@ -174,7 +327,7 @@ pub(super) fn written(rows: &Rows) -> Vec<u8> {
 /// In the place of a length.
 const REMOVED: u32 = u32::MAX;
 
-/// Reads such a row.
+/// Reads such rows.
 pub(super) fn read(row: &[u8], rows: &mut Rows) -> Option<()> {
     let (version, mut rest) = row.split_first()?;
     if *version != VERSION {

@@ -1,4 +1,5 @@
-//! What a backend that stands above the file passes on to it: the locks, which are the file's, and its end.
+//! What a backend that stands above the file passes on to it: the locks, which are the file's, and its end; and one
+//! that needs none.
 
 macro_rules! locks_of_the_file {
     ($under:ident) => {
@@ -56,4 +57,57 @@ macro_rules! locks_of_the_file {
     };
 }
 
-pub(super) use locks_of_the_file;
+/// For a backend under which somebody holds the lock already.
+macro_rules! no_locks {
+    () => {
+        fn try_lock_range(
+            &self,
+            _: std::ops::Bound<u64>,
+            _: std::ops::Bound<u64>,
+        ) -> Result<bool, redb::BackendError> {
+            Ok(true)
+        }
+
+        fn try_lock_shared_range(
+            &self,
+            _: std::ops::Bound<u64>,
+            _: std::ops::Bound<u64>,
+        ) -> Result<bool, redb::BackendError> {
+            Ok(true)
+        }
+
+        fn lock_range(
+            &self,
+            _: std::ops::Bound<u64>,
+            _: std::ops::Bound<u64>,
+        ) -> Result<(), redb::BackendError> {
+            Ok(())
+        }
+
+        fn lock_shared_range(
+            &self,
+            _: std::ops::Bound<u64>,
+            _: std::ops::Bound<u64>,
+        ) -> Result<(), redb::BackendError> {
+            Ok(())
+        }
+
+        fn unlock_range(
+            &self,
+            _: std::ops::Bound<u64>,
+            _: std::ops::Bound<u64>,
+        ) -> Result<(), redb::BackendError> {
+            Ok(())
+        }
+
+        fn query_lock_range(
+            &self,
+            _: std::ops::Bound<u64>,
+            _: std::ops::Bound<u64>,
+        ) -> Result<bool, redb::BackendError> {
+            Ok(false)
+        }
+    };
+}
+
+pub(super) use {locks_of_the_file, no_locks};

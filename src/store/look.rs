@@ -7,11 +7,12 @@ use std::io;
 use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use redb::StorageBackend;
 use redb::backends::FileBackend;
-use redb::{Builder, StorageBackend};
 
 use super::error::Result;
 use super::locks::locks_of_the_file;
+use super::parts::{self, Occasion};
 use super::whole::Whole;
 use super::{Opened, StoreOptions, close, guarded, open, read};
 use crate::ports::StoreError;
@@ -23,19 +24,13 @@ pub fn stored_config(path: impl AsRef<Path>) -> Result<Option<String>, StoreErro
     let path = path.as_ref();
     let name = path.display().to_string();
     guarded(&name, || {
-        let overlay = over(path)?;
-        open::clear_unfinished(&overlay)?;
-        let mut builder = Builder::new();
-        builder.set_cache_size(StoreOptions::default().cache_bytes);
-        let database = builder.create_with_backend(overlay)?;
-        if open::is_new(&database)? {
-            return Ok(None);
-        }
+        let cache_bytes = StoreOptions::default().cache_bytes;
+        let parts = parts::open(over(path)?, cache_bytes, Occasion::Start)?;
         // Another version may keep it in another form.
-        open::check_version(&database)?;
-        let whole = Whole::new(database)?;
+        open::check_version(&parts.tables)?;
+        let whole = Whole::new(parts)?;
         let found = whole.state().and_then(|state| read::config(&state));
-        close(&name, Some(Opened::Whole(whole)), None);
+        close(&name, Some(Opened::Whole(whole)), false);
         found
     })
 }

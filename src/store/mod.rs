@@ -11,12 +11,14 @@ mod file;
 mod finished;
 #[cfg(all(feature = "api", any(test, feature = "testing")))]
 pub(crate) mod fuzzed;
+mod initial;
 mod journal;
 mod lines;
 mod locks;
 mod look;
 mod notices;
 mod open;
+mod parts;
 mod placed;
 mod read;
 mod readable;
@@ -40,16 +42,17 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
 
 use onelane_core::model::{Prune, Transition};
 use onelane_core::notify::delivery::{DueDeliveries, DueQuery};
-use redb::{Builder, Database, ReadOnlyDatabase, ReadableDatabase as _, StorageBackend};
+use redb::StorageBackend;
 
 pub use self::build::{BuildError, NewStore, Rigour, WholeStore};
 use self::error::{FileError, Result};
 use self::file::StoreFile;
-pub use self::file::{StopOpening, identity};
-use self::journal::Journal;
+pub use self::file::identity;
 pub use self::lines::{LineProblem, LineReader, Lines};
 pub use self::look::stored_config;
+use self::parts::{Occasion, Parts};
 pub use self::placed::{Existing, Placed};
+use self::remains::Remains;
 use self::state::State;
 use self::whole::Whole;
 use crate::model::{
@@ -68,39 +71,25 @@ pub use onelane_core::model::{Finding, Findings, Prunable, StoreFigures, TableFi
 pub struct StoreOptions {
     /// Memory for pages of the file, in bytes.
     pub cache_bytes: usize,
-    /// Saves with every commit what a restart after a crash needs, so that reopening takes
-    /// milliseconds whatever the file's size; without it the whole file is read. Costs a second
-    /// sync per commit.
-    pub quick_repair: bool,
 }
 
 impl Default for StoreOptions {
     fn default() -> Self {
         Self {
             cache_bytes: 16 * 1024 * 1024,
-            quick_repair: false,
         }
     }
 }
 
-/// Makes the database, at the start and again after a failed commit.
-type Opener = Box<dyn Fn(&Builder, Occasion) -> Result<Database> + Send + Sync>;
-
-/// Why the file is opened.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Occasion {
-    /// The program starts: a new file becomes a store.
-    Start,
-    /// A commit failed: a file that was a store must still be one.
-    Reopen,
-}
+/// Opens the file, at the start and again after a failed commit.
+type Opener = Box<dyn Fn(usize, Occasion) -> Result<Parts> + Send + Sync>;
 
 /// What is open.
 enum Opened {
     /// The store.
     Whole(Whole),
     /// The roots of a file that can't be verified, the newer one first, to be looked at.
-    Remains(Vec<ReadOnlyDatabase>),
+    Remains(Remains),
 }
 
 /// The store in a redb file.
@@ -123,19 +112,10 @@ impl RedbStore {
     /// [`StoreError::Access`], [`StoreError::Full`], [`StoreError::Damaged`] when it is not a store
     /// (any more), [`StoreError::Version`] when an older or a newer program wrote it.
     pub fn open(path: impl AsRef<Path>, options: StoreOptions) -> Result<Self, StoreError> {
-        Self::open_unless(path, options, StopOpening::default())
-    }
-
-    /// As [`RedbStore::open`], until it is told to stop: a large file that a kill left is read whole.
-    pub fn open_unless(
-        path: impl AsRef<Path>,
-        options: StoreOptions,
-        stop: StopOpening,
-    ) -> Result<Self, StoreError> {
         let path = path.as_ref();
         let name = path.display().to_string();
         open::create_if_missing(path).map_err(|e| FileError::from(e).at(&name))?;
-        Self::open_file(path, name, options, stop)
+        Self::open_file(path, name, options)
     }
 
     /// Opens the store at `path`, which has to be there, to look, not to begin. Errors as
@@ -147,7 +127,7 @@ impl RedbStore {
         let path = path.as_ref();
         let name = path.display().to_string();
         is_there(path).map_err(|error| error.at(&name))?;
-        Self::open_file(path, name, options, StopOpening::default())
+        Self::open_file(path, name, options)
     }
 
     /// Opens the store at `path`, which has to be there, and leaves the file as it is: what mending
@@ -162,15 +142,12 @@ impl RedbStore {
         let Err(damage @ StoreError::Damaged { .. }) = whole else {
             return whole;
         };
-        let roots = remains::roots(&path, options.cache_bytes)?;
-        if roots.is_empty() {
-            return Err(remains::none(name));
-        }
+        let remains = Remains::of(&path, options.cache_bytes)?;
         let store = Self {
             path: name,
             options,
             opener: Box::new(|_, _| Err(closed())),
-            database: RwLock::new(Some(Opened::Remains(roots))),
+            database: RwLock::new(Some(Opened::Remains(remains))),
             file: None,
             failed: Mutex::new(None),
         };
@@ -182,13 +159,8 @@ impl RedbStore {
         }
     }
 
-    fn open_file(
-        path: &Path,
-        name: String,
-        options: StoreOptions,
-        stop: StopOpening,
-    ) -> Result<Self, StoreError> {
-        let file = StoreFile::at(path.to_owned(), stop);
+    fn open_file(path: &Path, name: String, options: StoreOptions) -> Result<Self, StoreError> {
+        let file = StoreFile::at(path.to_owned());
         let (opened, proved) = (Arc::clone(&file), Arc::clone(&file));
         let make = move || opened.open();
         let opener = opener(make, move || proved.prove_lock());
@@ -223,7 +195,7 @@ impl RedbStore {
             file,
             failed: Mutex::new(None),
         };
-        let opened = store.guarded(|| Whole::new(store.open_database(Occasion::Start)?))?;
+        let opened = store.guarded(|| Whole::new(store.open_parts(Occasion::Start)?))?;
         *store
             .database
             .write()
@@ -253,7 +225,7 @@ impl RedbStore {
             .database
             .write()
             .unwrap_or_else(PoisonError::into_inner);
-        close(&self.path, database.take(), Some(self.options));
+        close(&self.path, database.take(), true);
         let copied = self.file.as_ref().map(|file| file.copy());
         let rest = match copied {
             Some(Ok(copy)) => format!("what it held was copied to {}", copy.display()),
@@ -286,7 +258,7 @@ impl RedbStore {
     /// Checks every page of the file against its checksum. `false`: some were damaged, and the file was
     /// mended from what is whole. Beyond mending is [`StoreError::Damaged`].
     pub fn check_pages(&mut self) -> Result<bool, StoreError> {
-        self.exclusive(|database| match database.check_integrity() {
+        self.exclusive(|parts| match parts.tables.check_integrity() {
             Ok(is_whole) => Ok(is_whole),
             Err(error) => match FileError::from(error) {
                 error if error.is_damage() => Err(beyond_mending()),
@@ -298,7 +270,7 @@ impl RedbStore {
     /// Gives the file's free space back to the device. Answers whether there was any.
     pub fn compact(&mut self) -> Result<bool, StoreError> {
         self.settle()?;
-        self.exclusive(|database| Ok(database.compact()?))
+        self.exclusive(|parts| Ok(parts.tables.compact()?))
     }
 
     /// How large the store is, how old, and what this retention would remove now; as far as that can be read.
@@ -318,7 +290,7 @@ impl RedbStore {
     /// Writes what only the journal holds to the tables.
     fn settle(&self) -> Result<(), StoreError> {
         self.guarded(|| match &*self.database() {
-            Some(Opened::Whole(whole)) => whole.settle(self.options),
+            Some(Opened::Whole(whole)) => whole.settle(),
             Some(Opened::Remains(_)) => Err(beyond_mending()),
             None => Err(closed()),
         })
@@ -327,7 +299,7 @@ impl RedbStore {
     /// Works on the file alone.
     fn exclusive<T>(
         &mut self,
-        work: impl FnOnce(&mut Database) -> Result<T>,
+        work: impl FnOnce(&mut Parts) -> Result<T>,
     ) -> Result<T, StoreError> {
         let mut database = self
             .database
@@ -340,20 +312,10 @@ impl RedbStore {
         })
     }
 
-    fn open_database(&self, occasion: Occasion) -> Result<Database> {
-        let mut builder = Builder::new();
-        builder.set_cache_size(self.options.cache_bytes);
-        let database = (self.opener)(&builder, occasion)?;
-        match (open::is_new(&database)?, occasion) {
-            (true, Occasion::Start) => open::initialise(&database)?,
-            (true, Occasion::Reopen) => {
-                return Err(FileError::Damaged(
-                    "it is empty, but was a store".to_owned(),
-                ));
-            }
-            (false, _) => open::check_version(&database)?,
-        }
-        Ok(database)
+    fn open_parts(&self, occasion: Occasion) -> Result<Parts> {
+        let parts = (self.opener)(self.options.cache_bytes, occasion)?;
+        open::check_version(&parts.tables)?;
+        Ok(parts)
     }
 
     /// Closes the file and opens it again; its content is the truth.
@@ -363,8 +325,8 @@ impl RedbStore {
             .write()
             .unwrap_or_else(PoisonError::into_inner);
         // The old owner of the file lets go of its lock before the new one asks for it.
-        close(&self.path, database.take(), None);
-        let opened = self.guarded(|| Whole::new(self.open_database(Occasion::Reopen)?))?;
+        close(&self.path, database.take(), false);
+        let opened = self.guarded(|| Whole::new(self.open_parts(Occasion::Reopen)?))?;
         *database = Some(Opened::Whole(opened));
         Ok(())
     }
@@ -383,7 +345,7 @@ impl RedbStore {
                 let state = whole.state()?;
                 of(&state)
             }),
-            Some(Opened::Remains(roots)) => self.read_remains(roots, of),
+            Some(Opened::Remains(remains)) => self.read_remains(remains, of),
             None => self.guarded(|| Err(closed())),
         };
         match found {
@@ -393,25 +355,14 @@ impl RedbStore {
         }
     }
 
-    /// What the newer root says, or the older one where the newer one can't, or lacks a part of its journal.
+    /// What the newer state says, or the older one where the newer one can't, or lacks a part of its journal.
     fn read_remains<T>(
         &self,
-        roots: &[ReadOnlyDatabase],
+        remains: &Remains,
         of: impl Fn(&State) -> Result<T>,
     ) -> Result<T, StoreError> {
-        let mut states = Vec::new();
-        for root in roots {
-            let state = reading(|| {
-                let snapshot = root.begin_read()?;
-                let (journal, is_whole) = Journal::rest(&snapshot);
-                Ok((!is_whole, State::new(snapshot, journal)))
-            });
-            states.extend(state.ok());
-        }
-        // What was committed last may stand in the journal alone.
-        states.sort_by_key(|(lacks_some, _)| *lacks_some);
         let mut found = self.guarded(|| Err(beyond_mending()));
-        for (_, state) in &states {
+        for state in &remains.states() {
             found = self.guarded(|| of(state));
             if !matches!(
                 found,
@@ -438,19 +389,15 @@ impl RedbStore {
     }
 }
 
-/// Opens the database on what `make` makes; `prove` is asked once it is open.
+/// Opens the file on what `make` makes; `prove` is asked once it is open.
 fn opener<B: StorageBackend>(
     make: impl Fn() -> io::Result<B> + Send + Sync + 'static,
     prove: impl Fn() -> Result<()> + Send + Sync + 'static,
 ) -> Opener {
-    Box::new(move |builder, occasion| {
-        let backend = make()?;
-        if occasion == Occasion::Start {
-            open::clear_unfinished(&backend)?;
-        }
-        let database = builder.create_with_backend(backend)?;
+    Box::new(move |cache_bytes, occasion| {
+        let parts = parts::open(make()?, cache_bytes, occasion)?;
         prove()?;
-        Ok(database)
+        Ok(parts)
     })
 }
 
@@ -504,7 +451,7 @@ impl Store for RedbStore {
         }
         self.keep_place()?;
         let committed = self.guarded(|| match &*self.database() {
-            Some(Opened::Whole(whole)) => whole.commit(self.options, batch),
+            Some(Opened::Whole(whole)) => whole.commit(batch),
             Some(Opened::Remains(_)) => Err(beyond_mending()),
             None => Err(closed()),
         });
@@ -735,11 +682,7 @@ impl Drop for RedbStore {
             .get_mut()
             .unwrap_or_else(PoisonError::into_inner)
             .is_none();
-        close(
-            &self.path,
-            database.take(),
-            is_sound.then_some(self.options),
-        );
+        close(&self.path, database.take(), is_sound);
     }
 }
 
@@ -752,18 +695,18 @@ impl std::fmt::Debug for RedbStore {
     }
 }
 
-/// Closes a database, its journal written to the tables as these options say. All that was acknowledged is on
+/// Closes the file, its journal written to the tables if it is to be. All that was acknowledged is on
 /// disk already, so that a failure here costs the next start some time and nothing else; a damaged file must
 /// not panic even now.
-fn close(path: &str, opened: Option<Opened>, settled: Option<StoreOptions>) {
+fn close(path: &str, opened: Option<Opened>, settles: bool) {
     let Some(opened) = opened else { return };
     let close = || match opened {
         Opened::Whole(whole) => {
-            let settled = settled.map_or(Ok(()), |options| whole.settle(options));
+            let settled = if settles { whole.settle() } else { Ok(()) };
             whole.close().and(settled)
         }
-        Opened::Remains(roots) => {
-            drop(roots);
+        Opened::Remains(remains) => {
+            drop(remains);
             Ok(())
         }
     };

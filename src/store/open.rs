@@ -1,18 +1,12 @@
-//! From a path to a store: the steps before a file is one, and what a file must have to
-//! be taken for one.
+//! From a path to a store: the file before it is one, and the version that it must have.
 
 use std::fs::OpenOptions;
 use std::io;
 use std::path::Path;
 
-use redb::{
-    BackendError, Database, ReadTransaction, ReadableDatabase, StorageBackend, TableHandle,
-    WriteTransaction,
-};
+use redb::{Database, ReadTransaction, ReadableDatabase as _};
 
 use super::error::{FileError, Result};
-use super::file::WHOLE;
-use super::journal;
 use super::placed;
 use super::schema::{self, META, meta};
 
@@ -27,88 +21,6 @@ pub(super) fn create_if_missing(path: &Path) -> io::Result<()> {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
         Err(error) => Err(error),
     }
-}
-
-/// Empties a file in which a creation did not come to its end: the process died, or the disk was
-/// full. redb writes its magic number once the rest of a new file is on disk, so that a file without
-/// one, and with nothing but zeros behind the first page, never held a row. Any other file is left
-/// as it is, for redb to judge.
-pub(super) fn clear_unfinished(backend: &impl StorageBackend) -> Result<()> {
-    // A process that creates a store this very moment holds the lock.
-    let locked = match backend.try_lock_range(WHOLE.0, WHOLE.1) {
-        Ok(false) => return Ok(()),
-        Ok(true) => true,
-        Err(BackendError::Unsupported) => false,
-        Err(error) => return Err(io::Error::from(error).into()),
-    };
-    let cleared = match is_unfinished(backend) {
-        Ok(true) => backend.set_len(0).and_then(|()| backend.sync_data()),
-        Ok(false) => Ok(()),
-        Err(error) => Err(error),
-    };
-    if locked {
-        backend
-            .unlock_range(WHOLE.0, WHOLE.1)
-            .map_err(io::Error::from)?;
-    }
-    Ok(cleared?)
-}
-
-fn is_unfinished(backend: &impl StorageBackend) -> io::Result<bool> {
-    const MAGIC_BYTES: u64 = 9;
-    const PAGE_BYTES: u64 = 4_096;
-    /// Far more than redb gives a new file.
-    const NEW_FILE_BYTES_MAX: u64 = 4 * 1024 * 1024;
-    let len = backend.len()?;
-    if len == 0 || len > NEW_FILE_BYTES_MAX {
-        return Ok(false);
-    }
-    let bytes = |from: u64, to: u64| {
-        let mut bytes = vec![0; usize::try_from(to.saturating_sub(from)).unwrap_or(0)];
-        if !bytes.is_empty() {
-            backend.read(from, &mut bytes)?;
-        }
-        Ok::<_, io::Error>(bytes)
-    };
-    let zeros = |bytes: Vec<u8>| bytes.iter().all(|byte| *byte == 0);
-    Ok(zeros(bytes(0, len.min(MAGIC_BYTES))?) && zeros(bytes(PAGE_BYTES, len)?))
-}
-
-/// Whether nothing was ever stored. A redb file of another program is refused.
-pub(super) fn is_new(database: &Database) -> Result<bool> {
-    let snapshot = database.begin_read()?;
-    let mut tables = 0;
-    for table in snapshot.list_tables()? {
-        tables += 1;
-        if table.name() == META.definition.name() {
-            return Ok(false);
-        }
-    }
-    if tables > 0 {
-        return Err(FileError::Damaged(
-            "it is a redb file of another program".to_owned(),
-        ));
-    }
-    Ok(true)
-}
-
-/// Creates all tables, so that no reader has to ask whether one is there.
-pub(super) fn initialise(database: &Database) -> Result<()> {
-    let transaction = database.begin_write()?;
-    create_tables(&transaction)?;
-    Ok(transaction.commit()?)
-}
-
-fn create_tables(transaction: &WriteTransaction) -> Result<()> {
-    schema::create_tables(transaction)?;
-    journal::create(transaction)?;
-    let version = schema::STORE_VERSION.to_string();
-    let mut meta = transaction.open_table(META.definition)?;
-    meta.insert(meta::VERSION, version.as_bytes())?;
-    let mut counters = Vec::new();
-    schema::encode(&mut counters, &schema::Counters::default())?;
-    meta.insert(meta::COUNTERS, counters.as_slice())?;
-    Ok(())
 }
 
 /// Refuses a store of any version but this program's.

@@ -4,14 +4,18 @@
 
 use std::fs::OpenOptions;
 use std::io;
-use std::ops::Bound;
 use std::path::Path;
 use std::sync::Arc;
 
 use redb::backends::FileBackend;
-use redb::{BackendError, Builder, ConcurrencyMode, ReadOnlyDatabase, StorageBackend};
+use redb::{Builder, ConcurrencyMode, ReadOnlyDatabase, ReadableDatabase as _, StorageBackend};
 
 use super::error::Result;
+use super::journal::Journal;
+use super::locks::no_locks;
+use super::parts::{self, Part, Region};
+use super::reading;
+use super::state::State;
 use crate::ports::StoreError;
 
 /// Where redb's header says which root is the newer one, and whether the file was closed.
@@ -20,36 +24,55 @@ const NEWER_ROOT: u8 = 1;
 const NOT_CLOSED: u8 = 2;
 const NOT_FLUSHED: u8 = 8;
 
-/// The roots of a file that can be opened, the newer one first. `Locked` when another process has the file.
-pub(super) fn roots(path: &Path, cache_bytes: usize) -> Result<Vec<ReadOnlyDatabase>, StoreError> {
-    let name = path.display().to_string();
-    let under = super::guarded(&name, || {
-        let file = OpenOptions::new().read(true).write(true).open(path)?;
-        Ok(FileBackend::new(file).map_err(io::Error::other)?)
-    })?;
-    match under.try_lock_range(Bound::Unbounded, Bound::Unbounded) {
-        Ok(true) | Err(BackendError::Unsupported) => {}
-        Ok(false) => return Err(StoreError::Locked { path: name }),
-        Err(error) => {
-            return super::guarded(&name, || Err(io::Error::from(error).into()));
+/// What can be opened of a file.
+pub(super) struct Remains {
+    /// The roots of its tables, the newer one first.
+    tables: Vec<ReadOnlyDatabase>,
+    journal: Region,
+}
+
+impl Remains {
+    /// Opens what is left. `Locked` when another process has the file, `Damaged` when nothing can be reached.
+    pub(super) fn of(path: &Path, cache_bytes: usize) -> Result<Self, StoreError> {
+        let name = path.display().to_string();
+        let parts = super::guarded(&name, || {
+            let file = OpenOptions::new().read(true).write(true).open(path)?;
+            let under = FileBackend::new(file).map_err(io::Error::other)?;
+            parts::remains(under)
+        });
+        let (part, journal) = parts.map_err(|error| match error {
+            StoreError::Damaged { .. } => none(name.clone()),
+            other => other,
+        })?;
+        let opened = Root::both(part).map(|root| {
+            super::guarded(&name, || {
+                let mut builder = Builder::new();
+                builder.set_cache_size(cache_bytes);
+                builder.set_concurrency_mode(ConcurrencyMode::SingleWriter);
+                Ok(builder.open_read_only_with_backend(root)?)
+            })
+        });
+        let tables: Vec<_> = opened.into_iter().filter_map(Result::ok).collect();
+        match tables.is_empty() {
+            true => Err(none(name)),
+            false => Ok(Self { tables, journal }),
         }
     }
-    let under = Arc::new(under);
-    let mut roots = Vec::new();
-    for flip in [0, NEWER_ROOT] {
-        let root = Root {
-            under: Arc::clone(&under),
-            flip,
-        };
-        let opened = super::guarded(&name, || {
-            let mut builder = Builder::new();
-            builder.set_cache_size(cache_bytes);
-            builder.set_concurrency_mode(ConcurrencyMode::SingleWriter);
-            Ok(builder.open_read_only_with_backend(root)?)
-        });
-        roots.extend(opened.ok());
+
+    /// Its states, the one first that has most: what was committed last may stand in the journal alone.
+    pub(super) fn states(&self) -> Vec<State> {
+        let mut states = Vec::new();
+        for tables in &self.tables {
+            let state = reading(|| {
+                let snapshot = tables.begin_read()?;
+                let (journal, is_whole) = Journal::rest(&snapshot, &self.journal);
+                Ok((!is_whole, State::new(snapshot, journal)))
+            });
+            states.extend(state.ok());
+        }
+        states.sort_by_key(|(lacks_some, _)| *lacks_some);
+        states.into_iter().map(|(_, state)| state).collect()
     }
-    Ok(roots)
 }
 
 /// That neither root can be reached: redb keeps both in the first page, and we read no pages without it.
@@ -62,20 +85,31 @@ pub(super) fn none(path: String) -> StoreError {
     }
 }
 
-/// A file as one of its roots has it. The lock on it is held beneath, so that no range of it needs one.
+/// A part of a file as one of its roots has it.
 #[derive(Debug)]
 struct Root {
-    under: Arc<FileBackend>,
+    part: Arc<Part>,
     flip: u8,
+}
+
+impl Root {
+    /// The newer one first.
+    fn both(part: Part) -> [Self; 2] {
+        let part = Arc::new(part);
+        [0, NEWER_ROOT].map(|flip| Self {
+            part: Arc::clone(&part),
+            flip,
+        })
+    }
 }
 
 impl StorageBackend for Root {
     fn len(&self) -> io::Result<u64> {
-        self.under.len()
+        self.part.len()
     }
 
     fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
-        self.under.read(offset, out)?;
+        self.part.read(offset, out)?;
         let flags = FLAGS_AT.checked_sub(offset);
         let flags = flags.and_then(|at| out.get_mut(usize::try_from(at).ok()?));
         if let Some(flags) = flags {
@@ -96,27 +130,6 @@ impl StorageBackend for Root {
         Err(io::ErrorKind::ReadOnlyFilesystem.into())
     }
 
-    fn try_lock_range(&self, _: Bound<u64>, _: Bound<u64>) -> Result<bool, BackendError> {
-        Ok(true)
-    }
-
-    fn try_lock_shared_range(&self, _: Bound<u64>, _: Bound<u64>) -> Result<bool, BackendError> {
-        Ok(true)
-    }
-
-    fn lock_range(&self, _: Bound<u64>, _: Bound<u64>) -> Result<(), BackendError> {
-        Ok(())
-    }
-
-    fn lock_shared_range(&self, _: Bound<u64>, _: Bound<u64>) -> Result<(), BackendError> {
-        Ok(())
-    }
-
-    fn unlock_range(&self, _: Bound<u64>, _: Bound<u64>) -> Result<(), BackendError> {
-        Ok(())
-    }
-
-    fn query_lock_range(&self, _: Bound<u64>, _: Bound<u64>) -> Result<bool, BackendError> {
-        Ok(false)
-    }
+    // The lock on the file is held beneath.
+    no_locks!();
 }

@@ -10,6 +10,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use onelane_core::model::{Bodies, Finished, FinishedKind};
+use redb::TableDefinition;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
@@ -25,7 +26,7 @@ use crate::ports::{MoreFilter, StatusCounts};
 
 /// The version of the tables and what they mean together. Raised when an older program would
 /// misread the file, or this one an older file: the store refuses every version but this one.
-pub(super) const STORE_VERSION: u64 = 8;
+pub(super) const STORE_VERSION: u64 = 9;
 /// The version of every row written.
 const ROW_VERSION: u64 = 1;
 
@@ -81,10 +82,8 @@ tables! {
     23 DELIVERIES_OPEN = "deliveries_open", &'static [u8; 24] => ();
 }
 
-/// Whether a table holds bodies: what is large, and written once.
-pub(super) const fn is_body(tag: u8) -> bool {
-    tag == REQUESTS.tag() || tag == RESPONSES.tag() || tag == FILE_PARTS.tag()
-}
+/// Beside the tables: the number of the last commit to the journal whose rows they have.
+pub(super) const SETTLED: TableDefinition<'_, (), u64> = TableDefinition::new("settled");
 
 /// The names in [`META`].
 pub(super) mod meta {

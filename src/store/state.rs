@@ -30,9 +30,11 @@ impl State {
         Self { snapshot, journal }
     }
 
-    /// Becomes the state that was just committed.
-    pub(super) fn become_next(&mut self, snapshot: ReadTransaction, written: Written) {
-        self.snapshot = snapshot;
+    /// Becomes the state that was just committed; with another snapshot where the tables were written.
+    pub(super) fn become_next(&mut self, snapshot: Option<ReadTransaction>, written: Written) {
+        if let Some(snapshot) = snapshot {
+            self.snapshot = snapshot;
+        }
         self.journal.show(written);
     }
 

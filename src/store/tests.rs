@@ -5,6 +5,7 @@ mod damage;
 mod disk;
 mod equal;
 mod faults;
+mod journal;
 mod owner;
 mod prune;
 mod state;
@@ -15,7 +16,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use onelane_core::testing::sample::{self, job_id};
-use redb::Database;
 
 use super::tables::{RowKey, Table};
 use super::*;
@@ -24,15 +24,14 @@ use crate::model::{
 };
 
 /// Small caches, so that pages are read from the file again.
-fn options(quick_repair: bool) -> StoreOptions {
+fn options() -> StoreOptions {
     StoreOptions {
         cache_bytes: 256 * 1024,
-        quick_repair,
     }
 }
 
 fn open(path: &Path) -> RedbStore {
-    RedbStore::open(path, options(true)).expect("a store")
+    RedbStore::open(path, options()).expect("a store")
 }
 
 /// A fresh directory and the way to open the store in it.
@@ -178,8 +177,10 @@ fn write_row<'k, K: RowKey>(
     key: impl Borrow<K::SelfType<'k>>,
     row: &[u8],
 ) {
-    let database = Database::open(path).unwrap();
-    let transaction = database.begin_write().unwrap();
+    let file = std::fs::File::options().read(true).write(true).open(path);
+    let backend = redb::backends::FileBackend::new(file.unwrap()).unwrap();
+    let parts = parts::open(backend, options().cache_bytes, Occasion::Reopen).unwrap();
+    let transaction = parts.tables.begin_write().unwrap();
     transaction
         .open_table(table.definition)
         .unwrap()
@@ -206,7 +207,7 @@ fn usage_is_told_without_a_look_at_the_call_log() {
 #[test]
 fn a_batch_that_changes_nothing_does_not_touch_the_disk() {
     let disk = disk::Disk::default();
-    let store = disk.open(true).unwrap();
+    let store = disk.open().unwrap();
     store.commit(&[sample::insert(1)]).unwrap();
     let before = disk.operations();
     let decisions = store.commit(&[sample::complete(1, 1), sample::insert(1)]);

@@ -1,14 +1,15 @@
-//! A database with its journal: one state, which readers see while the next one is written.
+//! Tables and journal as one state, which readers see while the next one is written.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use onelane_core::model::Transition;
-use redb::{Database, ReadableDatabase as _};
+use redb::ReadableDatabase as _;
 
-use super::error::{FileError, Result};
+use super::error::Result;
 use super::journal::{Journal, Written};
+use super::parts::Parts;
 use super::state::State;
-use super::{StoreOptions, closed, commit};
+use super::{closed, commit};
 use crate::ports::Decisions;
 
 /// The store, open.
@@ -19,18 +20,21 @@ pub(super) struct Whole {
     current: Mutex<Option<Arc<State>>>,
     /// Held from the look at a state until the next one can be seen: changes come one after the other.
     writing: Mutex<()>,
-    database: Database,
+    parts: Parts,
 }
 
 impl Whole {
-    /// The store of a database. Reads its journal.
-    pub(super) fn new(database: Database) -> Result<Self> {
-        let state = state(&database)?;
-        Ok(Self {
+    /// The store of these parts. What only the journal holds goes to the tables: it may have been read from memory that
+    /// a disk which failed never took, and nothing is to be built on that.
+    pub(super) fn new(parts: Parts) -> Result<Self> {
+        let state = state(&parts)?;
+        let whole = Self {
             current: Mutex::new(Some(Arc::new(state))),
             writing: Mutex::default(),
-            database,
-        })
+            parts,
+        };
+        whole.settle()?;
+        Ok(whole)
     }
 
     fn current(&self) -> MutexGuard<'_, Option<Arc<State>>> {
@@ -47,12 +51,14 @@ impl Whole {
     }
 
     /// Applies a batch and makes it durable.
-    pub(super) fn commit(&self, options: StoreOptions, batch: &[Transition]) -> Result<Decisions> {
+    pub(super) fn commit(&self, batch: &[Transition]) -> Result<Decisions> {
         let _writing = self.writing();
         let state = self.state()?;
-        let (decisions, written) = commit::commit(&self.database, options, &state, batch)?;
-        drop(state);
-        if let Some(written) = written {
+        let (decisions, own) = commit::apply(&state, batch)?;
+        if let Some(own) = own {
+            let Parts { tables, journal } = &self.parts;
+            let written = state.journal().write(tables, journal, own)?;
+            drop(state);
             self.show(written)?;
         }
         Ok(decisions)
@@ -60,38 +66,39 @@ impl Whole {
 
     /// Shows readers what was just committed.
     fn show(&self, written: Written) -> Result<()> {
-        let snapshot = self.database.begin_read()?;
+        let tables = &self.parts.tables;
+        let snapshot = match written {
+            Written::Tables => Some(tables.begin_read()?),
+            Written::Journal { .. } => None,
+        };
         let mut current = self.current();
         let current = current.as_mut().ok_or_else(closed)?;
-        match Arc::get_mut(current) {
-            Some(state) => state.become_next(snapshot, written),
-            None => *current = Arc::new(current.next(snapshot, written)),
+        if let Some(state) = Arc::get_mut(current) {
+            state.become_next(snapshot, written);
+            return Ok(());
         }
+        let snapshot = snapshot.map_or_else(|| tables.begin_read(), Ok)?;
+        *current = Arc::new(current.next(snapshot, written));
         Ok(())
     }
 
     /// Writes what the journal holds to the tables.
-    pub(super) fn settle(&self, options: StoreOptions) -> Result<()> {
+    pub(super) fn settle(&self) -> Result<()> {
         let _writing = self.writing();
         let state = self.state()?;
         if state.journal().is_empty() {
             return Ok(());
         }
-        let transaction = commit::begin(&self.database, options)?;
-        state.journal().settle(&transaction)?;
-        transaction.commit()?;
+        state.journal().settle(&self.parts.tables, None)?;
         drop(state);
         self.show(Written::Tables)
     }
 
     /// Works on the file alone: nobody reads it meanwhile.
-    pub(super) fn exclusive<T>(
-        &mut self,
-        work: impl FnOnce(&mut Database) -> Result<T>,
-    ) -> Result<T> {
+    pub(super) fn exclusive<T>(&mut self, work: impl FnOnce(&mut Parts) -> Result<T>) -> Result<T> {
         *self.current() = None;
-        let done = work(&mut self.database);
-        let state = state(&self.database);
+        let done = work(&mut self.parts);
+        let state = state(&self.parts);
         match done {
             Ok(done) => {
                 *self.current() = Some(Arc::new(state?));
@@ -107,19 +114,19 @@ impl Whole {
     /// Begins a change by hand.
     #[cfg(test)]
     pub(super) fn begin_write(&self) -> Result<redb::WriteTransaction> {
-        Ok(self.database.begin_write()?)
+        Ok(self.parts.tables.begin_write()?)
     }
 
     /// Closes the file.
     pub(super) fn close(self) -> Result<()> {
         drop(self.current);
-        self.database.close().map_err(FileError::from)
+        self.parts.close()
     }
 }
 
 /// The state of a file.
-fn state(database: &Database) -> Result<State> {
-    let snapshot = database.begin_read()?;
-    let journal = Journal::load(&snapshot)?;
+fn state(parts: &Parts) -> Result<State> {
+    let snapshot = parts.tables.begin_read()?;
+    let journal = Journal::load(&snapshot, &parts.journal)?;
     Ok(State::new(snapshot, journal))
 }

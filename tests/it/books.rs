@@ -4,6 +4,7 @@
 use std::path::{Path, PathBuf};
 
 use crate::support::shows;
+use crate::support::tables::tables_of;
 use assert_cmd::Command;
 use onelane::ports::Store as _;
 use onelane::store::{RedbStore, StoreOptions};
@@ -101,7 +102,7 @@ fn meddle<K: redb::Key + 'static>(
     table: redb::TableDefinition<'_, K, &'static [u8]>,
     change: impl FnOnce(&mut redb::Table<'_, K, &'static [u8]>),
 ) {
-    let database = redb::Database::open(path).unwrap();
+    let database = tables_of(path).unwrap();
     let transaction = database.begin_write().unwrap();
     change(&mut transaction.open_table(table).unwrap());
     transaction.commit().unwrap();
@@ -217,7 +218,7 @@ fn db_stats_shows_tables_jobs_ages_and_what_retention_would_remove() {
     std::fs::write(place.dir.path().join("onelane.toml"), config).unwrap();
     let json = place.json("db stats --json");
     shows!(json["jobs"], {"completed": 3, "failed": 1});
-    assert_eq!(json["version"], 8);
+    assert_eq!(json["version"], 9);
     let tables = json["tables"].as_array().unwrap();
     let jobs = tables.iter().find(|t| t["name"] == "jobs").unwrap();
     assert_eq!(jobs["rows"], 5);
@@ -406,7 +407,7 @@ fn a_store_of_another_version_is_refused_by_every_verb_in_words() {
     std::fs::write(place.dir.path().join("in.jsonl"), "{\"prompt\":\"hi\"}\n").unwrap();
     let older = "move the file away, or name another store";
     let newer = "use the newer onelane that wrote it, or name another store";
-    for (version, help) in [(1, older), (7, older), (9, newer), (99, newer)] {
+    for (version, help) in [(1, older), (8, older), (10, newer), (99, newer)] {
         set_version(&place.store(), version);
         let alone = ["config show", "db check --json", "db check --repair"];
         let work = [

@@ -1,11 +1,12 @@
 //! What the tests share: a lane on virtual time here, with a real file in `file`, the real thing in
-//! `http`, its API in `api`, chance that can be repeated in `dice`, and what went over the wire in `tap`.
+//! `http`, its API in `api`, chance that can be repeated in `dice`, its tables behind its back in `tables`, and what went over the wire in `tap`.
 
 pub(crate) mod api;
 pub(crate) mod dice;
 pub(crate) mod file;
 pub(crate) mod h2;
 pub(crate) mod http;
+pub(crate) mod tables;
 pub(crate) mod tap;
 pub(crate) mod tls;
 pub(crate) mod upstream;

@@ -2,6 +2,7 @@
 
 use onelane_actors::testing::sample;
 use proptest::prelude::*;
+use redb::ReadableDatabase as _;
 use std::sync::OnceLock;
 
 use super::disk::Disk;
@@ -35,7 +36,7 @@ fn a_good_file() -> &'static [u8] {
 /// Does everything that can be done with a file. Returning at all is the promise: no panic, no
 /// endless loop.
 fn use_it(bytes: Vec<u8>) -> Result<(), StoreError> {
-    let store = Disk::holding(bytes).open(true)?;
+    let store = Disk::holding(bytes).open()?;
     store.recover()?;
     store.counts()?;
     store.config()?;
@@ -83,7 +84,7 @@ fn a_file_that_is_no_store_is_refused_by_name() {
             Some(bytes) => std::fs::write(&path, bytes).unwrap(),
             None => std::fs::create_dir(&path).unwrap(),
         }
-        let error = RedbStore::open(&path, options(true)).unwrap_err();
+        let error = RedbStore::open(&path, options()).unwrap_err();
         assert!(want(&error), "{name}: {error:?}");
         assert!(error.to_string().contains(name), "{error}");
         if let Some(bytes) = bytes {
@@ -104,7 +105,7 @@ fn a_file_that_is_no_store_is_refused_by_name() {
     check("directory", None, access);
 
     let nowhere = directory.path().join("no such directory").join("s.redb");
-    let error = RedbStore::open(&nowhere, options(true)).unwrap_err();
+    let error = RedbStore::open(&nowhere, options()).unwrap_err();
     assert!(access(&error), "{error:?}");
 }
 
@@ -122,14 +123,14 @@ fn another_programs_redb_file_is_refused_and_left_alone() {
     const OTHER: redb::TableDefinition<'_, u64, u64> = redb::TableDefinition::new("theirs");
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("other.redb");
-    let database = Database::create(&path).unwrap();
+    let database = redb::Database::create(&path).unwrap();
     let transaction = database.begin_write().unwrap();
     transaction.open_table(OTHER).unwrap().insert(1, 2).unwrap();
     transaction.commit().unwrap();
     drop(database);
-    let error = RedbStore::open(&path, options(true)).unwrap_err();
+    let error = RedbStore::open(&path, options()).unwrap_err();
     assert!(error.to_string().contains("another program"), "{error}");
-    let database = Database::open(&path).unwrap();
+    let database = redb::Database::open(&path).unwrap();
     let snapshot = database.begin_read().unwrap();
     assert_eq!(snapshot.list_tables().unwrap().count(), 1);
 }

@@ -51,10 +51,10 @@ impl Disk {
     }
 
     /// Opens the store on this disk.
-    pub(super) fn open(&self, quick_repair: bool) -> Result<RedbStore, StoreError> {
+    pub(super) fn open(&self) -> Result<RedbStore, StoreError> {
         let disk = self.clone();
         let make = move || Ok(disk.clone());
-        RedbStore::open_with_backend("disk", options(quick_repair), make)
+        RedbStore::open_with_backend("disk", options(), make)
     }
 
     /// Operations that change something: writes, changes of length, syncs.

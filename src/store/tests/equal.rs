@@ -565,7 +565,7 @@ proptest! {
     ) {
         let memory = MemoryStore::new();
         let disk = Disk::default();
-        let mut redb = disk.open(true).unwrap();
+        let mut redb = disk.open().unwrap();
         let batches = batches.into_iter().map(|steps| steps.concat());
         for (i, steps) in std::iter::once(beginning()).chain(batches).enumerate() {
             let batch = batch_of(&steps, &memory);
@@ -573,7 +573,7 @@ proptest! {
             prop_assert_eq!(told, format!("{:?}", redb.commit(&batch).unwrap()));
             if i % 5 == 4 {
                 drop(redb);
-                redb = disk.open(true).unwrap();
+                redb = disk.open().unwrap();
             }
         }
         prop_assert_eq!(all_of(&memory), all_of(&redb));
@@ -591,7 +591,7 @@ proptest! {
         ),
     ) {
         let disk = Disk::default();
-        let redb = disk.open(true).unwrap();
+        let redb = disk.open().unwrap();
         // What the steps refer to is looked up here.
         let memory = MemoryStore::new();
         let commit = |batch: &[Transition]| {

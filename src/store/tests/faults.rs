@@ -88,17 +88,17 @@ fn run(store: &RedbStore, first: u64) -> (u64, Option<StoreError>) {
 }
 
 /// Lets operation `n` and all after it fail, for every `n`, mends the disk, and goes on.
-fn every_operation_fails_once(kind: ErrorKind, quick_repair: bool) {
+fn every_operation_fails_once(kind: ErrorKind) {
     for n in 0.. {
         let disk = Disk::default();
         disk.fail_from(n, kind);
-        let store = match disk.open(quick_repair) {
+        let store = match disk.open() {
             Ok(store) => store,
             // Not even created: once there is room it is, as if nothing had been.
             Err(error) => {
                 assert_kind(&error, kind);
                 disk.mend();
-                let store = disk.open(quick_repair).expect("a second try");
+                let store = disk.open().expect("a second try");
                 assert_eq!(run(&store, 1), (BATCHES, None));
                 continue;
             }
@@ -126,7 +126,7 @@ fn every_operation_fails_once(kind: ErrorKind, quick_repair: bool) {
         let (done, error) = run(&store, acknowledged + 1);
         assert_eq!((done, error), (BATCHES, None));
         drop(store);
-        let store = disk.open(quick_repair).expect("reopened");
+        let store = disk.open().expect("reopened");
         assert_eq!(store.counts().unwrap().completed, 2 * BATCHES);
         assert_consistent(&store);
     }
@@ -141,14 +141,12 @@ fn assert_kind(error: &StoreError, kind: ErrorKind) {
 
 #[test]
 fn a_full_disk_loses_nothing_acknowledged() {
-    every_operation_fails_once(ErrorKind::StorageFull, true);
-    every_operation_fails_once(ErrorKind::StorageFull, false);
+    every_operation_fails_once(ErrorKind::StorageFull);
 }
 
 #[test]
 fn a_failing_disk_loses_nothing_acknowledged() {
-    every_operation_fails_once(ErrorKind::Other, true);
-    every_operation_fails_once(ErrorKind::Other, false);
+    every_operation_fails_once(ErrorKind::Other);
 }
 
 #[test]
@@ -177,16 +175,15 @@ proptest! {
     fn a_power_cut_loses_nothing_acknowledged(
         at in 0_u64..150,
         seed in prop_oneof![Just(0), any::<u64>()],
-        quick_repair: bool,
     ) {
         let disk = Disk::default();
         disk.cut_power_at(at, seed);
-        let acknowledged = match disk.open(quick_repair) {
+        let acknowledged = match disk.open() {
             Ok(store) => run(&store, 1).0,
             Err(_) => 0,
         };
         let disk = disk.after_power_cut();
-        let store = disk.open(quick_repair).expect("a store after the cut");
+        let store = disk.open().expect("a store after the cut");
         assert_kept(&store, acknowledged);
         prop_assert_eq!(run(&store, acknowledged + 1), (BATCHES, None));
         assert_consistent(&store);

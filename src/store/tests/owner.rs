@@ -15,7 +15,7 @@ fn a_second_owner_in_the_same_process_is_refused_by_name() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("onelane.redb");
     let store = open(&path);
-    let error = RedbStore::open(&path, options(true)).unwrap_err();
+    let error = RedbStore::open(&path, options()).unwrap_err();
     let path_name = path.display().to_string();
     assert_eq!(error, StoreError::Locked { path: path_name });
     store.commit(&[sample::insert(1)]).unwrap();
@@ -56,7 +56,7 @@ fn another_process_is_refused_until_the_owner_dies() {
         .unwrap();
     let mut lines = BufReader::new(owner.stderr.take().unwrap()).lines();
     assert!(lines.any(|line| line.unwrap() == "held"));
-    let error = RedbStore::open(&path, options(true)).unwrap_err();
+    let error = RedbStore::open(&path, options()).unwrap_err();
     assert!(matches!(error, StoreError::Locked { .. }), "{error}");
     owner.kill().unwrap();
     owner.wait().unwrap();

@@ -69,7 +69,7 @@ fn a_row_that_can_t_be_read_is_passed_over_and_keeps_no_other() {
 #[test]
 fn a_pruning_of_nothing_begins_no_transaction() {
     let disk = Disk::default();
-    let store = disk.open(false).unwrap();
+    let store = disk.open().unwrap();
     with_ended_jobs(&store);
     let (told, answer) = mpsc::channel();
     std::thread::scope(|scope| {

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use proptest::prelude::*;
+use redb::ReadableDatabase as _;
 use redb::backends::InMemoryBackend;
 
 use super::*;
@@ -27,19 +28,15 @@ fn rows(changes: &Changes) -> Rows {
 }
 
 /// A state of such layers, and what it has to be.
-fn state_of(table: &Changes, journaled: &[Changes]) -> (Database, State, BTreeMap<u64, u8>) {
-    let database = Builder::new()
-        .create_with_backend(InMemoryBackend::new())
-        .unwrap();
-    open::initialise(&database).unwrap();
-    let transaction = database.begin_write().unwrap();
+fn state_of(table: &Changes, journaled: &[Changes]) -> (Parts, State, BTreeMap<u64, u8>) {
+    let parts = parts::begin(InMemoryBackend::new(), options().cache_bytes).unwrap();
+    let transaction = parts.tables.begin_write().unwrap();
     schema::write_rows(&transaction, &rows(table)).unwrap();
     transaction.commit().unwrap();
-    let mut journal = Journal::default();
+    let mut journal = load(&parts);
     for changes in journaled {
-        let transaction = database.begin_write().unwrap();
-        let written = journal.write(&transaction, rows(changes)).unwrap();
-        transaction.commit().unwrap();
+        let (tables, journaled) = (&parts.tables, &parts.journal);
+        let written = journal.write(tables, journaled, rows(changes)).unwrap();
         journal.show(written);
     }
     let mut want = BTreeMap::new();
@@ -49,8 +46,12 @@ fn state_of(table: &Changes, journaled: &[Changes]) -> (Database, State, BTreeMa
             None => drop(want.remove(key)),
         }
     }
-    let state = State::new(database.begin_read().unwrap(), journal);
-    (database, state, want)
+    let state = State::new(parts.tables.begin_read().unwrap(), journal);
+    (parts, state, want)
+}
+
+fn load(parts: &Parts) -> Journal {
+    Journal::load(&parts.tables.begin_read().unwrap(), &parts.journal).unwrap()
 }
 
 proptest! {
@@ -64,9 +65,9 @@ proptest! {
         (first, last) in (0_u64..42, 0_u64..42),
         ends in prop::collection::vec(any::<bool>(), 64),
     ) {
-        let (database, state, mut want) = state_of(&table, &journaled);
+        let (parts, state, mut want) = state_of(&table, &journaled);
         // A file that is opened again says the same.
-        let loaded = Journal::load(&database.begin_read().unwrap()).unwrap();
+        let loaded = load(&parts);
         prop_assert_eq!(loaded.rows(), state.journal().rows());
         for (key, value) in &own {
             match value {
@@ -141,6 +142,5 @@ fn a_long_body_is_written_once_and_seen_at_once() {
     };
     let state = whole.state().unwrap();
     let row = schema::REQUESTS.row(&job_id(1).as_bytes());
-    assert!(!state.journal().is_empty());
     assert!(!state.journal().rows().contains_key(&row));
 }

@@ -49,7 +49,7 @@ fn a_store_of_another_version_is_refused_in_words_and_left_alone() {
         );
         assert_eq!(want.to_string(), words);
         let looks = [
-            RedbStore::open_to_look(&path, options(true)).map(drop),
+            RedbStore::open_to_look(&path, options()).map(drop),
             stored_config(&path).map(drop),
         ];
         for look in looks {
@@ -57,7 +57,7 @@ fn a_store_of_another_version_is_refused_in_words_and_left_alone() {
             assert!(std::fs::read(&path).unwrap() == before, "it was written to");
         }
         for open in [RedbStore::open, RedbStore::open_existing] {
-            let opened: Result<RedbStore, StoreError> = open(&path, options(true));
+            let opened: Result<RedbStore, StoreError> = open(&path, options());
             assert_eq!(opened.unwrap_err(), want);
         }
     };
@@ -104,7 +104,7 @@ fn a_look_at_the_configuration_leaves_every_file_as_it_is() {
     check(Vec::new(), None);
     // As after a crash: redb has to mend it before it reads.
     let disk = Disk::holding(good);
-    let store = disk.open(false).unwrap();
+    let store = disk.open().unwrap();
     store.commit(&[config_of("x")]).unwrap();
     let crashed = disk.after_power_cut();
     drop(store);

@@ -8,8 +8,7 @@ use onelane::config::ServerSection;
 use onelane::model::Secret;
 use onelane::orchestrator::Orchestrator;
 use redb::{
-    Database, Key, ReadableDatabase as _, ReadableTable as _, TableDefinition, TableHandle as _,
-    Value,
+    Key, ReadableDatabase as _, ReadableTable as _, TableDefinition, TableHandle as _, Value,
 };
 use reqwest::{Method, RequestBuilder};
 use serde_json::value::RawValue;
@@ -19,6 +18,7 @@ use super::{Golden, check, cli, covering, list, pretty, table};
 use crate::batches_http::{ENDPOINT, form_of, lines};
 use crate::support::api::{Api, Reply};
 use crate::support::http::PATIENCE;
+use crate::support::tables::tables_of;
 
 const ADMIN: &str = "/api/admin/glm";
 const DAY_MS: u64 = 86_400_000;
@@ -747,7 +747,7 @@ impl Story {
 async fn note_rows(world: &World, all: &mut BTreeMap<String, Vec<String>>) {
     let mut opened = None;
     until_timers("the file is free", async || {
-        opened = Database::open(world.file()).ok();
+        opened = tables_of(&world.file());
         opened.is_some()
     })
     .await;
@@ -763,6 +763,7 @@ async fn note_rows(world: &World, all: &mut BTreeMap<String, Vec<String>>) {
         let rows = dump::<&str, &[u8]>(&read, &name)
             .or_else(|| dump::<u64, &[u8]>(&read, &name))
             .or_else(|| dump::<u64, ()>(&read, &name))
+            .or_else(|| dump::<(), u64>(&read, &name))
             .or_else(|| dump::<&[u8; 9], &[u8]>(&read, &name))
             .or_else(|| dump::<&[u8; 16], &[u8]>(&read, &name))
             .or_else(|| dump::<&[u8; 17], &[u8; 16]>(&read, &name))

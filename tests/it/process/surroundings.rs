@@ -602,10 +602,11 @@ fn a_damaged_page_ends_no_look_in_a_backtrace_and_what_is_left_is_given() {
     until("all are done", || daemon.count("status=completed") == 200);
     daemon.kill();
     let whole = fs::read(place.path("onelane.redb")).unwrap();
-    let pages = whole.len() / 4_096;
+    let is_hole = |page: &usize| whole[page * 4_096..][..4_096].iter().all(|byte| *byte == 0);
+    let pages: Vec<usize> = (1..whole.len() / 4_096).filter(|page| !is_hole(page)).collect();
     let mut given = 0;
     let mut tried = 0;
-    for page in (1..pages).step_by((pages / 24).max(1)) {
+    for &page in pages.iter().step_by((pages.len() / 24).max(1)) {
         let mut bytes = whole.clone();
         for (at, byte) in bytes[page * 4_096..(page + 1) * 4_096]
             .iter_mut()
@@ -645,11 +646,14 @@ fn a_damaged_page_ends_no_look_in_a_backtrace_and_what_is_left_is_given() {
             for word in ["beyond mending", "  jobs: ", "  calls: ", "db export"] {
                 assert!(told.stdout.contains(word), "page {page}: {told}");
             }
+        }
+        given += usize::from(jobs.stdout.lines().count() >= 180);
+        let is_as_it_was = fs::read(place.path("damaged.redb")).unwrap() == bytes;
+        assert!(is_as_it_was, "page {page}: a look has written");
+        if left.is_object() {
             let mut repair = place.bare(&["db", "check", "--repair", "--store", "damaged.redb"]);
             run(&mut repair).with(3).noting(&["db export"]);
         }
-        given += usize::from(jobs.stdout.lines().count() >= 180);
-        assert_eq!(fs::read(place.path("damaged.redb")).unwrap(), bytes);
     }
     assert!(
         given + 2 >= tried,
