@@ -5,7 +5,10 @@ use onelane::store::{RedbStore, StoreOptions};
 use super::*;
 
 const JOBS: usize = 100_000;
-const MANY: usize = 1_000_000;
+/// As many as may wait, but for those of the lanes that are killed.
+const MANY: usize = 1_000_000 - 1_000;
+/// What such a lane puts on disk before it is killed.
+const KEPT: usize = 100;
 /// Of a prompt of 1,000 bytes, numbered words, as text compresses.
 const PROMPT_BYTES: usize = 1_000;
 
@@ -24,7 +27,11 @@ pub(super) fn child(store: &Path, base_url: &str) {
         // The page cache is bounded by a setting, however many jobs wait: it is not theirs.
         config.store.cache_bytes = 1 << 20;
         let lane = Orchestrator::start(&config).await.unwrap();
-        tokio::time::sleep(Duration::from_millis(300)).await;
+        // What the start alone needed goes back to the system within a second or two of work.
+        for _ in 0..60 {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            lane.queue_status().await.unwrap();
+        }
         let rss = rss_bytes();
         lane.shutdown(Duration::from_secs(1)).await;
         drop(lane);
@@ -80,13 +87,13 @@ fn words(n: usize) -> Submission {
     Submission::prompt(text).unwrap()
 }
 
-/// Holds a store with jobs of which half a commit's worth is in the journal alone, until it is killed.
+/// Holds a store with some jobs more, which are in its journal alone, until it is killed.
 pub(super) fn hold(store: &Path) {
     runtime().block_on(async {
         let mut config = config(store, "http://127.0.0.1:9");
         config.glm.is_active = false;
         let lane = Orchestrator::start(&config).await.unwrap();
-        for n in 0..100 {
+        for n in 0..KEPT {
             lane.submit(words(n)).await.unwrap();
         }
         println!("held");

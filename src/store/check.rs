@@ -10,8 +10,9 @@ use serde::de::DeserializeOwned;
 
 use super::error::{FileError, Result};
 use super::finished;
+use super::line::LineRow;
 use super::readable;
-use super::schema::{self, Counters, Keyed, LineRow, decode, decode_call, meta};
+use super::schema::{self, Counters, Keyed, decode, decode_call, meta};
 use super::state::{Merged, State};
 use super::tables::{RowKey, Table};
 use crate::model::{
@@ -178,7 +179,7 @@ impl<'v> Check<'v> {
         match self.open(schema::LINE)?.get(&key)? {
             None => self.note("line", format!("job {id} has no place")),
             Some(row) => {
-                let row = decode::<LineRow<'_>>("line", row.value()).map(|row| row.id);
+                let row = LineRow::decode(row.value()).map(|row| row.id);
                 let found = self.readable("line", row)?;
                 self.expect(found.is_none_or(|found| found == id), "line", || {
                     format!("another job stands in the place of job {id}")

@@ -17,7 +17,8 @@ use serde::Serialize;
 
 use super::error::{FileError, Result};
 use super::finished;
-use super::schema::{self, Counters, LineRow, decode, encode, meta};
+use super::line::LineRow;
+use super::schema::{self, Counters, decode, encode, meta};
 use super::state::{Found, Merged, State};
 use super::tables::{RowKey, Rows, Table};
 use crate::model::{
@@ -251,7 +252,9 @@ impl<'v> Transaction<'v> {
     fn put(&mut self, job: &Job) -> Result<()> {
         self.set_row(schema::JOBS, job.id.as_bytes(), job)?;
         let key = schema::line_key(job.status, job.seq);
-        self.set_row(schema::LINE, &key, &LineRow::of(job))?;
+        LineRow::of(job).encode(&mut self.row);
+        let row = Arc::from(self.row.as_slice());
+        self.own.insert(schema::LINE.row(&&key), Some(row));
         self.shelve(job)
     }
 

@@ -9,6 +9,7 @@ use serde::Deserialize;
 
 use super::error::Result;
 use super::finished::{self, Snapshot, readable};
+use super::line::LineRow;
 use super::read;
 use super::reading;
 use super::schema::{self, decode};
@@ -98,7 +99,7 @@ fn accepted(state: &State) -> Result<Option<TimeSpan>> {
         let mut range = line.range::<&[u8; 9]>(&first..=&last)?;
         for item in [range.next(), range.next_back()].into_iter().flatten() {
             let (key, row) = item?;
-            let row: schema::LineRow<'_> = decode("line", row.value())?;
+            let row = LineRow::decode(row.value())?;
             ends.push((schema::line_seq(key.value()), row.id));
         }
     }

@@ -31,6 +31,8 @@ const COMMITS_MAX: u64 = if cfg!(test) { 5 } else { 256 };
 const BYTES_MAX: usize = 1024 * 1024;
 /// A commit that is larger than this gains nothing from the journal: its rows would be written twice.
 const COMMIT_BYTES_MAX: usize = if cfg!(test) { 64 * 1024 } else { 256 * 1024 };
+/// Nor does one of more rows; and a page that is damaged later should cost no more than these.
+const ROWS_MAX: usize = 256;
 /// What is written ahead where the journal comes to for the first time, so that later commits find room
 /// that the file system has given already: giving it costs it a transaction of its own.
 const AHEAD_BYTES: u64 = 256 * 1024;
@@ -144,6 +146,7 @@ impl Journal {
         if self.commits >= COMMITS_MAX
             || self.bytes >= BYTES_MAX
             || rows.len() > COMMIT_BYTES_MAX
+            || own.len() > ROWS_MAX
             || end > region.len()
         {
             self.settle(tables, Some(&own))?;

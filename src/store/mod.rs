@@ -13,6 +13,7 @@ mod finished;
 pub(crate) mod fuzzed;
 mod initial;
 mod journal;
+mod line;
 mod lines;
 mod locks;
 mod look;

@@ -8,9 +8,8 @@ use std::sync::Arc;
 use serde::de::DeserializeOwned;
 
 use super::error::{FileError, Result};
-use super::schema::{
-    self, Counters, LineRow, Names, decode, decode_call, meta, no_call, no_job, no_request,
-};
+use super::line::{LineRow, Names};
+use super::schema::{self, Counters, decode, decode_call, meta, no_call, no_job, no_request};
 use super::state::{Found, Merged, Rest, State};
 use crate::model::{
     AnswerBody, AttemptNo, AuditEntry, AuditId, Batch, BatchId, BatchInput, ClientKey, FileId, Job,
@@ -36,7 +35,7 @@ pub(super) fn recover(snapshot: &State) -> Result<Recovered> {
     for status in [JobStatus::Pending, JobStatus::Processing] {
         for item in of_status(&line, status, u64::MAX)? {
             let (key, value) = item?;
-            let row: LineRow<'_> = decode("line", value.value())?;
+            let row = LineRow::decode(value.value())?;
             if status == JobStatus::Pending && !row.open {
                 let entry = row.entry(schema::line_seq(key.value()), &mut names);
                 recovered.waiting.push(entry);
@@ -87,7 +86,7 @@ pub(super) fn jobs(
     let last = if counted { filling.from } else { u64::MAX };
     for item in Newest::open(&line, filter.status, last)? {
         let (seq, status, row) = item?;
-        let row: LineRow<'_> = decode("line", row.value())?;
+        let row = LineRow::decode(row.value())?;
         if !bodies.is_wanted(&row, status, filter)? {
             continue;
         }
@@ -136,7 +135,7 @@ pub(super) fn places(
     let line = snapshot.open_table(schema::LINE)?;
     for item in Newest::open(&line, filter.status, from)? {
         let (seq, status, row) = item?;
-        let row: LineRow<'_> = decode("line", row.value())?;
+        let row = LineRow::decode(row.value())?;
         if bodies.is_wanted(&row, status, filter)? && !add(seq, row.id) {
             break;
         }
@@ -385,7 +384,7 @@ pub(super) fn batch_jobs(
     let mut jobs = Vec::new();
     for item in Newest::open(&line, None, cursor.unwrap_or(u64::MAX))? {
         let (seq, _, row) = item?;
-        let row: LineRow<'_> = decode("line", row.value())?;
+        let row = LineRow::decode(row.value())?;
         if row.batch.is_none() || id.is_some_and(|id| row.batch != Some(id)) {
             continue;
         }

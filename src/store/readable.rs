@@ -4,7 +4,8 @@ use serde::Deserialize;
 use serde::de::IgnoredAny;
 
 use super::error::{FileError, Result};
-use super::schema::{self, Counters, Keyed, LineRow, decode, decode_body, decode_call, meta};
+use super::line::LineRow;
+use super::schema::{self, Counters, Keyed, decode, decode_body, decode_call, meta};
 use super::tables::RowId;
 use crate::model::{
     AlertBook, AuditEntry, Batch, BatchInput, BreakerSnapshot, ClientKey, Delivery, HookEndpoint,
@@ -21,8 +22,8 @@ const ROWS: [(u8, Reads); schema::TAG_MAX as usize] = [
     (schema::JOBS.tag(), json::<Job>),
     (schema::REQUESTS.tag(), json::<Request>),
     (schema::RESPONSES.tag(), response),
-    (schema::LINE.tag(), |table, _, row| {
-        decode::<LineRow<'_>>(table, row).map(drop)
+    (schema::LINE.tag(), |_, _, row| {
+        LineRow::decode(row).map(drop)
     }),
     (schema::IDEMPOTENCY.tag(), |_, _, row| {
         Keyed::decode(row).map(drop)

@@ -4,9 +4,10 @@
 use std::iter::Peekable;
 
 use super::error::{FileError, Result};
+use super::line::LineRow;
 use super::read::{self, Bodies};
 use super::reading;
-use super::schema::{self, LineRow, decode, decode_call};
+use super::schema::{self, decode, decode_call};
 use super::state::{Found as Row, State};
 use crate::model::{CallRecord, Day, JobStatus, UsageRow, limits};
 use crate::ports::{JobRecord, Salvage, UsageFilter};
@@ -169,7 +170,7 @@ pub(super) fn jobs(snapshot: &State, cursor: Option<u64>, limit: usize) -> Resul
         };
         let mut what = format!("the job at place {seq} of the line");
         let read = reading(|| {
-            let row: LineRow<'_> = decode("line", row.value())?;
+            let row = LineRow::decode(row.value())?;
             what = format!("job {}", row.id);
             bodies.whole(bodies.job(row.id)?)
         });

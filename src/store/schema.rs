@@ -5,10 +5,6 @@
 //! order by number. Bodies (requests, responses) have tables of their own: a change of a job's state
 //! never rewrites them.
 
-use std::borrow::Cow;
-use std::collections::BTreeSet;
-use std::sync::Arc;
-
 use onelane_core::model::{Bodies, Finished, FinishedKind};
 use redb::TableDefinition;
 use serde::{Deserialize, Serialize};
@@ -18,17 +14,16 @@ use super::error::{FileError, Result};
 use super::row;
 use super::tables::{Table, tables};
 use crate::model::{
-    AnswerBody, AttemptNo, BatchId, CallRecord, Day, DeliveryCounts, DeliveryId, DestinationId,
-    Due, DuePlace, FileId, Fingerprint, Job, JobEntry, JobId, JobStatus, KeyId, Seq, SessionTag,
-    Timestamp, UsageKey, WorstCase,
+    AnswerBody, AttemptNo, CallRecord, Day, DeliveryCounts, DeliveryId, DestinationId, DuePlace,
+    FileId, Fingerprint, Job, JobId, JobStatus, Seq, Timestamp, UsageKey,
 };
-use crate::ports::{MoreFilter, StatusCounts};
+use crate::ports::StatusCounts;
 
 /// The version of the tables and what they mean together. Raised when an older program would
 /// misread the file, or this one an older file: the store refuses every version but this one.
 pub(super) const STORE_VERSION: u64 = 9;
 /// The version of every row written.
-const ROW_VERSION: u64 = 1;
+pub(super) const ROW_VERSION: u64 = 1;
 
 tables! {
     /// Single values, by name: see [`meta`].
@@ -39,7 +34,7 @@ tables! {
     3 REQUESTS = "requests", &'static [u8; 16] => &'static [u8];
     /// Job id: GLM's answer, verbatim.
     4 RESPONSES = "responses", &'static [u8; 16] => &'static [u8];
-    /// Status and place in line ([`line_key`]): [`LineRow`]. Every job is here once, so that a restart
+    /// Status and place in line ([`line_key`]): [`LineRow`](super::line::LineRow). Every job is here once, so that a restart
     /// reads the pending and processing ranges alone, and a list needs no other table to filter.
     5 LINE = "line", &'static [u8; 9] => &'static [u8];
     /// Digest of an idempotency key and its scope ([`idempotency_key`]): [`Keyed`].
@@ -123,139 +118,6 @@ pub(super) struct Counters {
     /// The last day of which rows of the call log were pruned: the usage of later days equals the log.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) calls_pruned_until: Option<Day>,
-}
-
-/// A job in [`LINE`]: what the lane keeps of it in memory, and what lists are filtered by. What
-/// only the lane asks for is left out once the job has ended.
-#[derive(Debug, Serialize, Deserialize)]
-pub(super) struct LineRow<'a> {
-    pub(super) id: JobId,
-    #[serde(borrow)]
-    pub(super) user: Cow<'a, str>,
-    #[serde(borrow)]
-    pub(super) model: Cow<'a, str>,
-    #[serde(default, skip_serializing_if = "is_default")]
-    priority: i32,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    due: Option<Due>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    deadline: Option<Timestamp>,
-    /// Whether an attempt is on record that has not ended.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub(super) open: bool,
-    #[serde(default, skip_serializing_if = "is_default")]
-    since: Timestamp,
-    #[serde(default, skip_serializing_if = "is_default")]
-    tokens: u32,
-    /// The most tokens of prompt and answer.
-    #[serde(default, skip_serializing_if = "is_default")]
-    worst: [u32; 2],
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    dormant: bool,
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    parked: bool,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(super) batch: Option<BatchId>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    bound: Option<u64>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    key: Option<KeyId>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    session: Option<SessionTag>,
-}
-
-fn is_default<T: Default + PartialEq>(value: &T) -> bool {
-    *value == T::default()
-}
-
-impl<'a> LineRow<'a> {
-    pub(super) fn of(job: &'a Job) -> Self {
-        let row = Self {
-            id: job.id,
-            user: Cow::Borrowed(&job.user_id),
-            model: Cow::Borrowed(&job.model),
-            priority: job.priority,
-            due: None,
-            deadline: None,
-            open: false,
-            since: Timestamp::default(),
-            tokens: 0,
-            worst: [0, 0],
-            dormant: false,
-            parked: false,
-            batch: job.batch_id,
-            bound: None,
-            key: job.key_id,
-            session: None,
-        };
-        if job.status.is_terminal() {
-            return row;
-        }
-        Self {
-            due: job.due(),
-            deadline: job.deadline,
-            open: job.open.is_some(),
-            since: job.available_since(),
-            tokens: job.estimated_tokens,
-            worst: [job.worst.prompt, job.worst.completion],
-            dormant: job.is_dormant(),
-            parked: job.parked.is_some(),
-            bound: job.bound_to,
-            session: job.session_tag(),
-            ..row
-        }
-    }
-
-    pub(super) fn entry(&self, seq: Seq, names: &mut Names) -> JobEntry {
-        JobEntry {
-            id: self.id,
-            seq,
-            priority: self.priority,
-            due: self.due,
-            deadline: self.deadline,
-            since: self.since,
-            model: names.shared(&self.model),
-            user_id: names.shared(&self.user),
-            tokens: self.tokens,
-            worst: {
-                let [prompt, completion] = self.worst;
-                WorstCase { prompt, completion }
-            },
-            batch_id: self.batch,
-            dormant: self.dormant,
-            parked: self.parked,
-            out_of_scope: false,
-            capped: false,
-            bound_to: self.bound,
-            key: self.key,
-            session: self.session,
-        }
-    }
-
-    /// Whether the job's own row has to be looked at for what else a list is narrowed by: `false`
-    /// when what is known here rules it out.
-    pub(super) fn may_match(&self, more: &MoreFilter) -> bool {
-        more.priority_min.is_none_or(|min| self.priority >= min)
-            && more.priority_max.is_none_or(|max| self.priority <= max)
-            && (self.parked || more.parked != Some(true))
-            && more.batch_id.is_none_or(|id| self.batch == Some(id))
-            && more.key_id.is_none_or(|id| self.key == Some(id))
-    }
-}
-
-/// Names of models and users that many jobs share, each in memory once.
-#[derive(Default)]
-pub(super) struct Names(BTreeSet<Arc<str>>);
-
-impl Names {
-    fn shared(&mut self, name: &str) -> Arc<str> {
-        if let Some(known) = self.0.get(name) {
-            return Arc::clone(known);
-        }
-        let name = Arc::from(name);
-        self.0.insert(Arc::clone(&name));
-        name
-    }
 }
 
 /// For which job and request an idempotency key was used: version, job id, fingerprint.
@@ -524,7 +386,7 @@ fn other_version(table: &str, row: &[u8]) -> FileError {
     }
 }
 
-const fn newer_row(found: u64) -> FileError {
+pub(super) const fn newer_row(found: u64) -> FileError {
     FileError::NewerRow {
         found,
         known: ROW_VERSION,

@@ -603,7 +603,9 @@ fn a_damaged_page_ends_no_look_in_a_backtrace_and_what_is_left_is_given() {
     daemon.kill();
     let whole = fs::read(place.path("onelane.redb")).unwrap();
     let is_hole = |page: &usize| whole[page * 4_096..][..4_096].iter().all(|byte| *byte == 0);
-    let pages: Vec<usize> = (1..whole.len() / 4_096).filter(|page| !is_hole(page)).collect();
+    let pages: Vec<usize> = (1..whole.len() / 4_096)
+        .filter(|page| !is_hole(page))
+        .collect();
     let mut given = 0;
     let mut tried = 0;
     for &page in pages.iter().step_by((pages.len() / 24).max(1)) {

@@ -160,6 +160,12 @@ impl SessionTag {
     pub const fn new(number: NonZeroU32) -> Self {
         Self(number)
     }
+
+    /// The number.
+    #[must_use]
+    pub const fn number(self) -> NonZeroU32 {
+        self.0
+    }
 }
 
 /// What is done about sessions.
