@@ -9,7 +9,7 @@ use redb::backends::FileBackend;
 
 use super::error::FileError;
 use super::lines::{LineProblem, LineReader};
-use super::parts::{self, Parts};
+use super::parts::{Parts, Taken};
 use super::placed::{self, Existing, Placed};
 use super::tables::Rows;
 use super::{RedbStore, StoreOptions, guarded, readable, schema};
@@ -91,8 +91,11 @@ impl NewStore {
         let (file, parts) = guarded(&name, || {
             let backend = FileBackend::new(placed::create(&partial)?)
                 .map_err(|e| FileError::Redb(e.into()))?;
-            let parts = parts::begin(backend, StoreOptions::default().cache_bytes)?;
-            Ok((Partial(Some(partial.clone())), parts))
+            let taken = Taken::of(backend)?;
+            // From here on it is ours.
+            let file = Partial(Some(partial.clone()));
+            let parts = taken.begin(StoreOptions::default().cache_bytes)?;
+            Ok((file, parts))
         })?;
         Ok(Self {
             path,

@@ -17,7 +17,7 @@ use super::placed;
 /// Bytes that are copied at once.
 const PIECE_BYTES: usize = 1024 * 1024;
 /// Bytes that a device has to take before a commit is tried on it again.
-const ROOM_BYTES: usize = 256 * 1024;
+const ROOM_BYTES: usize = 2 * 1024 * 1024;
 
 /// What tells the file of a store from every other file of this machine, whatever path leads to it; the same for whoever
 /// looks, also while another process has the store open. Errors are those of the system.

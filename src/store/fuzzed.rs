@@ -83,7 +83,7 @@ fn keyed(row: &[u8]) {
     }
 }
 
-/// A row of the journal holds no row twice once it was written again.
+/// A commit in the journal holds no row twice once it was written again.
 fn commit(row: &[u8]) {
     let mut rows = Rows::new();
     if journal::read(row, &mut rows).is_none() {

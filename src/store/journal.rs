@@ -8,7 +8,8 @@
 //!
 //! A commit begins at the beginning of a page, so that writing it touches nothing of the one before, and has a number
 //! and a digest: the journal ends where the next number does not stand, or was not written whole. Commits are written one after the
-//! other, so that nothing whole can stand behind that end; where something does, the disk has lost what it was given.
+//! other, so that behind that end only older ones stand; where a later one does, the disk has lost what it was given. Each page
+//! says whether it begins a commit or goes on with one, so that nothing which somebody stores can look like a commit.
 
 use std::sync::Arc;
 
@@ -55,10 +56,9 @@ impl Journal {
     pub(super) fn load(tables: &ReadTransaction, region: &Region) -> Result<Self> {
         let mut own = Self::behind(settled(tables)?);
         own.follow(region)?;
-        let later = |number| number > own.next;
-        match Self::stands_behind(region, own.at, later)? {
-            false => Ok(own),
-            true => Err(FileError::damaged("journal", "a commit of it is missing")),
+        match own.later(region)? {
+            None => Ok(own),
+            Some(_) => Err(FileError::damaged("journal", "a commit of it is missing")),
         }
     }
 
@@ -69,16 +69,11 @@ impl Journal {
         }
         let mut own = Self::behind(reading(|| settled(tables)).unwrap_or(0));
         // Behind a commit that is lost, the others still say what was.
-        while own.at < region.len() {
-            if reading(|| own.follow(region)).is_err() {
+        while reading(|| own.follow(region)).is_ok() {
+            let Ok(Some((at, number))) = reading(|| own.later(region)) else {
                 break;
-            }
-            own.at += PAGE_BYTES as u64;
-            let number = reading(|| Commit::read(region, own.at))
-                .ok()
-                .flatten()
-                .map(|commit| commit.number);
-            own.next = number.unwrap_or(0).max(own.next);
+            };
+            (own.at, own.next) = (at, number);
         }
         (own, false)
     }
@@ -89,7 +84,7 @@ impl Journal {
             rows: Rows::new(),
             commits: 0,
             bytes: 0,
-            next: settled + 1,
+            next: settled.saturating_add(1),
             at: 0,
             roomy_to: 0,
         }
@@ -116,17 +111,19 @@ impl Journal {
         self.at += Commit::takes(bytes);
     }
 
-    /// Whether a whole commit of such a number stands behind this place.
-    fn stands_behind(region: &Region, at: u64, such: impl Fn(u64) -> bool) -> Result<bool> {
-        let mut at = at + PAGE_BYTES as u64;
+    /// The first whole commit behind its end that is none of those that the tables have: where it begins, and its number.
+    fn later(&self, region: &Region) -> Result<Option<(u64, u64)>> {
+        let mut at = self.at;
         while at < region.len() {
             let head = Head::read(&region.read(at, Head::BYTES)?);
-            if head.is_some_and(|head| such(head.number)) && Commit::read(region, at)?.is_some() {
-                return Ok(true);
+            if head.is_some_and(|head| head.number >= self.next)
+                && let Some(commit) = Commit::read(region, at)?
+            {
+                return Ok(Some((at, commit.number)));
             }
             at += PAGE_BYTES as u64;
         }
-        Ok(false)
+        Ok(None)
     }
 
     /// The rows above the tables.
@@ -141,17 +138,18 @@ impl Journal {
 
     /// Makes durable what a commit has changed, and answers what the journal is then.
     pub(super) fn write(&self, tables: &Database, region: &Region, own: Rows) -> Result<Written> {
-        let rows = written(&own);
-        let end = self.at + Commit::takes(rows.len());
+        let bytes = written_bytes(&own);
+        let end = self.at + Commit::takes(bytes);
         if self.commits >= COMMITS_MAX
             || self.bytes >= BYTES_MAX
-            || rows.len() > COMMIT_BYTES_MAX
+            || bytes > COMMIT_BYTES_MAX
             || own.len() > ROWS_MAX
             || end > region.len()
         {
             self.settle(tables, Some(&own))?;
             return Ok(Written::Tables);
         }
+        let rows = written(&own);
         let mut commit = Commit::written(self.next, &rows);
         let mut roomy_to = self.roomy_to;
         if end > roomy_to {
@@ -277,19 +275,31 @@ struct Commit {
 }
 
 impl Commit {
-    /// Its bytes, up to the end of a page.
+    /// What a page begins with that goes on with a commit.
+    const GOES_ON: [u8; 4] = *b"more";
+    const FIRST_ROOM: usize = PAGE_BYTES - Head::BYTES;
+    const ROOM: usize = PAGE_BYTES - Self::GOES_ON.len();
+
+    /// Its pages.
     fn written(number: u64, rows: &[u8]) -> Vec<u8> {
-        let takes = usize::try_from(Self::takes(rows.len())).unwrap_or(0);
-        let mut out = Vec::with_capacity(takes);
+        let mut out = Vec::with_capacity(usize::try_from(Self::takes(rows.len())).unwrap_or(0));
         Head::of(number, rows).write(&mut out);
-        out.extend_from_slice(rows);
-        out.resize(takes.max(out.len()), 0);
+        let (first, rest) = rows
+            .split_at_checked(Self::FIRST_ROOM)
+            .unwrap_or((rows, &[]));
+        out.extend_from_slice(first);
+        for page in rest.chunks(Self::ROOM) {
+            out.extend_from_slice(&Self::GOES_ON);
+            out.extend_from_slice(page);
+        }
+        out.resize(out.len().next_multiple_of(PAGE_BYTES), 0);
         out
     }
 
     /// What a commit takes whose rows take so many bytes.
     const fn takes(rows: usize) -> u64 {
-        ((Head::BYTES + rows).div_ceil(PAGE_BYTES) * PAGE_BYTES) as u64
+        let more = rows.saturating_sub(Self::FIRST_ROOM).div_ceil(Self::ROOM);
+        ((1 + more) * PAGE_BYTES) as u64
     }
 
     /// The whole commit that begins here.
@@ -300,18 +310,35 @@ impl Commit {
         if head.len > COMMIT_BYTES_MAX {
             return Ok(None);
         }
-        let rows = region.read(at + Head::BYTES as u64, head.len)?;
+        let takes = usize::try_from(Self::takes(head.len)).unwrap_or(0);
+        let mut rows = Vec::with_capacity(takes);
+        for (n, page) in region.read(at, takes)?.chunks(PAGE_BYTES).enumerate() {
+            let marks = if n == 0 {
+                Head::BYTES
+            } else {
+                Self::GOES_ON.len()
+            };
+            rows.extend_from_slice(page.get(marks..).unwrap_or_default());
+        }
+        rows.truncate(head.len);
         let number = head.number;
         let is_whole = Head::of(number, &rows).digest == head.digest;
         Ok(is_whole.then_some(Self { number, rows }))
     }
 }
 
+/// How many bytes the rows of a commit take.
+fn written_bytes(rows: &Rows) -> usize {
+    let of_row = |(id, row): (&RowId, &Option<Arc<[u8]>>)| {
+        2 + id.key().len() + 4 + row.as_ref().map_or(0, |row| row.len())
+    };
+    1 + rows.iter().map(of_row).sum::<usize>()
+}
+
 /// The rows of a commit: the version, then of each its table, its key, whether it is there, and
 /// what it holds.
 pub(super) fn written(rows: &Rows) -> Vec<u8> {
-    let bytes = rows.values().flatten().map(|row| row.len()).sum::<usize>();
-    let mut out = Vec::with_capacity(1 + rows.len() * 40 + bytes);
+    let mut out = Vec::with_capacity(written_bytes(rows));
     out.push(VERSION);
     for (id, row) in rows {
         let key = id.key();

@@ -218,7 +218,11 @@ impl<'a> LineRow<'a> {
             Some(version) if u64::from(*version) > ROW_VERSION => {
                 Err(newer_row(u64::from(*version)))
             }
-            _ => Self::read(row).ok_or_else(|| FileError::damaged(TABLE, "a row is not one")),
+            Some(version) if u64::from(*version) < ROW_VERSION => {
+                Err(FileError::damaged(TABLE, "a row has no version"))
+            }
+            _ => Self::read(row)
+                .ok_or_else(|| FileError::damaged(TABLE, "a row is not what it should be")),
         }
     }
 

@@ -91,7 +91,7 @@ impl Overlay {
 
 /// The parts of `len` bytes from `offset` on, each within one piece: its number, where it begins in the
 /// piece, and how long it is.
-fn parts(offset: u64, len: usize) -> impl Iterator<Item = (u64, usize, usize)> {
+fn within(offset: u64, len: usize) -> impl Iterator<Item = (u64, usize, usize)> {
     let end = offset.saturating_add(len as u64);
     let mut at = offset;
     std::iter::from_fn(move || {
@@ -116,7 +116,7 @@ impl StorageBackend for Overlay {
         }
         self.read_under(&state, offset, out)?;
         let mut out = out;
-        for (piece, from, len) in parts(offset, out.len()) {
+        for (piece, from, len) in within(offset, out.len()) {
             let (now, rest) = out.split_at_mut(len);
             if let Some(piece) = state
                 .pieces
@@ -152,7 +152,7 @@ impl StorageBackend for Overlay {
         let mut state = self.state();
         state.len = state.len.max(offset.saturating_add(data.len() as u64));
         let mut data = data;
-        for (number, from, len) in parts(offset, data.len()) {
+        for (number, from, len) in within(offset, data.len()) {
             let mut piece = match state.pieces.remove(&number) {
                 Some(piece) => piece,
                 None => {

@@ -260,7 +260,7 @@ impl RedbStore {
     /// mended from what is whole. Beyond mending is [`StoreError::Damaged`].
     pub fn check_pages(&mut self) -> Result<bool, StoreError> {
         self.exclusive(|parts| match parts.tables.check_integrity() {
-            Ok(is_whole) => Ok(is_whole),
+            Ok(is_whole) => parts.seal().map(|()| is_whole),
             Err(error) => match FileError::from(error) {
                 error if error.is_damage() => Err(beyond_mending()),
                 error => Err(error),
@@ -271,7 +271,11 @@ impl RedbStore {
     /// Gives the file's free space back to the device. Answers whether there was any.
     pub fn compact(&mut self) -> Result<bool, StoreError> {
         self.settle()?;
-        self.exclusive(|parts| Ok(parts.tables.compact()?))
+        self.exclusive(|parts| {
+            let there_was = parts.tables.compact()?;
+            parts.seal()?;
+            Ok(there_was)
+        })
     }
 
     /// How large the store is, how old, and what this retention would remove now; as far as that can be read.
@@ -288,13 +292,24 @@ impl RedbStore {
         self.read(|state| figures::figures(state, prune.as_ref()))
     }
 
-    /// Writes what only the journal holds to the tables.
+    /// Writes what only the journal holds to the tables. That this failed is told as if a commit had: nobody knows what
+    /// the file says then.
     fn settle(&self) -> Result<(), StoreError> {
-        self.guarded(|| match &*self.database() {
+        if let Some(error) = &*self.failed() {
+            return Err(error.clone());
+        }
+        let is_whole = matches!(&*self.database(), Some(Opened::Whole(_)));
+        let settled = self.guarded(|| match &*self.database() {
             Some(Opened::Whole(whole)) => whole.settle(),
             Some(Opened::Remains(_)) => Err(beyond_mending()),
             None => Err(closed()),
-        })
+        });
+        if let Err(error) = &settled
+            && is_whole
+        {
+            self.failed().get_or_insert_with(|| error.clone());
+        }
+        settled
     }
 
     /// Works on the file alone.

@@ -10,7 +10,7 @@ use super::error::{FileError, Result};
 use super::placed;
 use super::schema::{self, META, meta};
 
-/// Makes an empty file, which redb takes for a new database, and its name durable.
+/// Makes an empty file, of which opening makes a store, and its name durable.
 pub(super) fn create_if_missing(path: &Path) -> io::Result<()> {
     let mut options = OpenOptions::new();
     options.write(true).create_new(true);

@@ -26,6 +26,9 @@ const UNFINISHED: &[u8; 16] = b"onelane begins\r\n";
 /// The first bytes of every file of redb's own.
 const REDB: &[u8; 4] = b"redb";
 
+/// Far more than the tables of a store take that is only just being made.
+const NEW_TABLES_BYTES_MAX: u64 = 4 * 1024 * 1024;
+
 /// What a disk writes as a whole, or not at all, at best: parts and commits begin at such places.
 pub(super) const PAGE_BYTES: usize = 4_096;
 const JOURNAL_AT: u64 = PAGE_BYTES as u64;
@@ -46,6 +49,14 @@ pub(super) struct Parts {
 }
 
 impl Parts {
+    /// Commits nothing, in the way that lets the tables be opened without reading them through: what redb does with them as
+    /// a whole does not end so.
+    pub(super) fn seal(&self) -> Result<()> {
+        let mut transaction = self.tables.begin_write()?;
+        transaction.set_quick_repair(true);
+        Ok(transaction.commit()?)
+    }
+
     /// Closes both.
     pub(super) fn close(self) -> Result<()> {
         Ok(self.tables.close()?)
@@ -77,16 +88,30 @@ pub(super) fn open(
         Head::None => create(tables, journal, cache_bytes),
         Head::Store { tables_at } => {
             bytes.divide(tables_at)?;
+            // It may have been read from memory that a disk which failed never took.
+            bytes.finish()?;
             let tables = database(tables, cache_bytes)?;
             Ok(Parts { tables, journal })
         }
     }
 }
 
-/// Makes a store of a file, whatever is in it.
-pub(super) fn begin(under: impl StorageBackend, cache_bytes: usize) -> Result<Parts> {
-    let (tables, journal) = Bytes::lock(Box::new(under))?.parts();
-    create(tables, journal, cache_bytes)
+/// A file that nobody else has open.
+#[derive(Debug)]
+pub(super) struct Taken(Part, Region);
+
+impl Taken {
+    /// Takes a file for oneself.
+    pub(super) fn of(under: impl StorageBackend) -> Result<Self> {
+        let (tables, journal) = Bytes::lock(Box::new(under))?.parts();
+        Ok(Self(tables, journal))
+    }
+
+    /// Makes a store of it, whatever is in it.
+    pub(super) fn begin(self, cache_bytes: usize) -> Result<Parts> {
+        let Self(tables, journal) = self;
+        create(tables, journal, cache_bytes)
+    }
 }
 
 fn create(tables: Part, journal: Region, cache_bytes: usize) -> Result<Parts> {
@@ -193,12 +218,23 @@ impl Bytes {
             };
         }
         // Zeros are what a cut leaves of the first write to a file that was empty.
-        let is_short = len <= PAGE_BYTES as u64;
-        if begins(UNFINISHED) || (is_short && page.iter().all(|byte| *byte == 0)) {
+        let rest = if begins(UNFINISHED) {
+            UNFINISHED.len()
+        } else {
+            0
+        };
+        let is_zeros = page.iter().skip(rest).all(|byte| *byte == 0);
+        let longest = match rest {
+            0 => PAGE_BYTES as u64,
+            _ => self.tables_at() + NEW_TABLES_BYTES_MAX,
+        };
+        if is_zeros && len <= longest {
             return Ok(Head::None);
         }
         Err(match begins(REDB) {
-            true => FileError::Damaged("it is a redb file of another program".to_owned()),
+            true => FileError::Damaged(
+                "it is a redb file of another program, or of an early build of onelane".to_owned(),
+            ),
             false => no_store(),
         })
     }

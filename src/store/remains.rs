@@ -75,12 +75,13 @@ impl Remains {
     }
 }
 
-/// That neither root can be reached: redb keeps both in the first page, and we read no pages without it.
+/// That neither root can be reached: redb keeps both in the first page of the tables, which the first page of the file tells the
+/// place of, and we read no pages without them.
 pub(super) fn none(path: String) -> StoreError {
     StoreError::Damaged {
         path,
-        message: "its first page, which says where all else in the file is, is not that of a store: nothing can be read \
-                  without it; go on from a backup, or begin a new file"
+        message: "its first page, or the first one of its tables, which say where all else in the file is, is not that of a \
+                  store: nothing can be read without it; go on from a backup, or begin a new file"
             .to_owned(),
     }
 }

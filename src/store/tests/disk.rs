@@ -22,6 +22,9 @@ enum Change {
 enum Trouble {
     /// From this operation on each answers an error, and does nothing.
     Fails { from: u64, kind: ErrorKind },
+    /// This operation, or the first sync behind it, fails, and with it all that was not synced yet is taken for written,
+    /// as Linux does: it is read as it was written, and a power cut takes it.
+    Forgets { at: u64 },
     /// At this operation the power goes; the seed says what of the unsynced changes is kept.
     PowerCut { at: u64, seed: u64 },
 }
@@ -67,6 +70,10 @@ impl Disk {
         self.state().trouble = Some(Trouble::Fails { from, kind });
     }
 
+    pub(super) fn forget_from(&self, operation: u64) {
+        self.state().trouble = Some(Trouble::Forgets { at: operation });
+    }
+
     pub(super) fn cut_power_at(&self, operation: u64, seed: u64) {
         let at = operation;
         self.state().trouble = Some(Trouble::PowerCut { at, seed });
@@ -100,6 +107,11 @@ impl State {
         self.operations += 1;
         match self.trouble {
             Some(Trouble::Fails { from, kind }) if operation >= from => return Err(kind.into()),
+            Some(Trouble::Forgets { at }) if operation >= at && change.is_none() => {
+                self.trouble = None;
+                self.unsynced.clear();
+                return Err(ErrorKind::Other.into());
+            }
             Some(Trouble::PowerCut { at, seed }) if operation >= at => {
                 if self.image.is_none() {
                     self.unsynced.extend(change);
@@ -115,8 +127,9 @@ impl State {
                 self.unsynced.push(change);
             }
             None => {
-                self.durable.clone_from(&self.live);
-                self.unsynced.clear();
+                for change in self.unsynced.drain(..) {
+                    change.apply(&mut self.durable, usize::MAX);
+                }
             }
         }
         Ok(())

@@ -150,6 +150,49 @@ fn a_failing_disk_loses_nothing_acknowledged() {
 }
 
 #[test]
+fn what_a_failed_sync_left_in_memory_alone_is_not_built_on() {
+    for n in 0.. {
+        let disk = Disk::default();
+        disk.forget_from(n);
+        let store = match disk.open() {
+            Ok(store) => store,
+            Err(_) => disk.open().expect("a second try"),
+        };
+        let (acknowledged, error) = run(&store, 1);
+        if let Some(error) = &error {
+            assert_kind(error, ErrorKind::Other);
+            store.recover().expect("recovered");
+            assert_eq!(run(&store, acknowledged + 1), (BATCHES, None));
+        }
+        // The power goes, and takes what never reached the disk.
+        let store = disk
+            .after_power_cut()
+            .open()
+            .expect("a store after the cut");
+        assert_kept(&store, BATCHES);
+        if disk.operations() < n {
+            assert!(n > 30, "{n} operations are too few to have tested much");
+            return;
+        }
+    }
+}
+
+#[test]
+fn figures_that_find_a_failing_disk_stop_the_store_as_a_commit_does() {
+    let disk = Disk::default();
+    let store = disk.open().unwrap();
+    store.commit(&batch(1)).unwrap();
+    disk.fail_from(disk.operations(), ErrorKind::Other);
+    let figures = store.figures(&Retention::default(), sample::START);
+    assert!(figures.is_ok(), "{figures:?}");
+    disk.mend();
+    assert!(store.commit(&batch(2)).is_err());
+    store.recover().unwrap();
+    assert_eq!(run(&store, 2), (BATCHES, None));
+    assert_kept(&store, BATCHES);
+}
+
+#[test]
 fn a_store_that_vanished_is_not_taken_for_an_empty_one() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("onelane.redb");

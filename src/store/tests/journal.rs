@@ -12,7 +12,10 @@ use crate::store::parts::{PAGE_BYTES, READ_THROUGH};
 use crate::store::tables::Rows;
 
 fn parts() -> Parts {
-    parts::begin(InMemoryBackend::new(), options().cache_bytes).unwrap()
+    parts::Taken::of(InMemoryBackend::new())
+        .unwrap()
+        .begin(options().cache_bytes)
+        .unwrap()
 }
 
 fn rows(n: u64, bytes: usize) -> Rows {
@@ -75,6 +78,34 @@ fn a_commit_that_the_disk_has_lost_is_damage_and_no_end_of_the_journal() {
     // What is left is still told.
     let (rest, is_whole) = Journal::rest(&parts.tables.begin_read().unwrap(), &parts.journal);
     assert_eq!((held(&rest), is_whole), (vec![1, 3], false));
+}
+
+#[test]
+fn what_somebody_stores_is_never_taken_for_a_commit() {
+    // A commit as it stands in the file, wherever a page may begin in what is stored.
+    let other = parts();
+    let mut forged = load(&other).unwrap();
+    commit(&other, &mut forged, 1..=4);
+    let page = other
+        .journal
+        .read(3 * PAGE_BYTES as u64, PAGE_BYTES)
+        .unwrap();
+    let parts = parts();
+    for shift in 0..40 {
+        let mut body = vec![0; shift];
+        body.extend(page.repeat(6));
+        let mut journal = load(&parts).unwrap();
+        let rows = Rows::from([(schema::DELIVERIES.row(&9), Some(Arc::from(body)))]);
+        journal.show(journal.write(&parts.tables, &parts.journal, rows).unwrap());
+        let found = load(&parts).unwrap();
+        assert_eq!(held(&found), [9], "by {shift}");
+        found.settle(&parts.tables, None).unwrap();
+        // And neither when it stands behind the end.
+        let mut after = load(&parts).unwrap();
+        assert!(after.is_empty());
+        assert_eq!(commit(&parts, &mut after, [1]), [1]);
+        after.settle(&parts.tables, None).unwrap();
+    }
 }
 
 #[test]

@@ -29,7 +29,10 @@ fn rows(changes: &Changes) -> Rows {
 
 /// A state of such layers, and what it has to be.
 fn state_of(table: &Changes, journaled: &[Changes]) -> (Parts, State, BTreeMap<u64, u8>) {
-    let parts = parts::begin(InMemoryBackend::new(), options().cache_bytes).unwrap();
+    let parts = parts::Taken::of(InMemoryBackend::new())
+        .unwrap()
+        .begin(options().cache_bytes)
+        .unwrap();
     let transaction = parts.tables.begin_write().unwrap();
     schema::write_rows(&transaction, &rows(table)).unwrap();
     transaction.commit().unwrap();
