@@ -1,6 +1,7 @@
 //! Making one call: what a caller does with an order, from the settings that it was sent with to what came of it.
 
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use ractor::rpc::CallResult;
 use tokio::sync::watch;
@@ -9,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::Ports;
 use crate::marks::{Marks, millis};
-use crate::ports::{GlmCall, GlmOutcome, Issued, TaskOutcome};
+use crate::ports::{GlmCall, GlmOutcome, Issued, StoreError, TaskOutcome};
 use crate::protocol::{CommitReply, CommitRequest, RunOrder, StoreMsg};
 use crate::relay::Relay;
 use crate::runtime::Runtime;
@@ -57,6 +58,9 @@ impl Drop for Told {
         }
     }
 }
+
+/// Between two tries to put a task on a disk that is full.
+const ROOM_WAIT: Duration = Duration::from_secs(1);
 
 /// What calls are made with.
 pub(crate) struct CallMaker {
@@ -249,8 +253,8 @@ impl CallMaker {
         (outcome, Some(task))
     }
 
-    /// Puts a task on disk, asking again while the supervisor restarts the actors. `false`: the call was to
-    /// be closed meanwhile.
+    /// Puts a task on disk, asking again while the supervisor restarts the actors, and while there is no room on the disk.
+    /// `false`: the call was to be closed meanwhile.
     async fn store_task(&self, call: &GlmCall, task: AsyncTask, abort: &CancellationToken) -> bool {
         let note = Transition::Task {
             job_id: call.job_id,
@@ -274,9 +278,14 @@ impl CallMaker {
                             reply: CommitReply::Port(port),
                         })
                     };
-                    let answer = refs.store.call(request, None).await;
-                    if matches!(answer, Ok(CallResult::Success(Ok(_)))) {
-                        return true;
+                    match refs.store.call(request, None).await {
+                        Ok(CallResult::Success(Ok(_))) => return true,
+                        // Nobody is restarted for that: the store waits for room.
+                        Ok(CallResult::Success(Err(StoreError::Full { .. }))) => {
+                            tokio::time::sleep(ROOM_WAIT).await;
+                            continue;
+                        }
+                        _ => {}
                     }
                 }
                 if runtime.changed().await.is_err() {

@@ -386,6 +386,8 @@ pub enum CommitEnd {
         error: StoreError,
         /// The queue's changes.
         kept: Vec<CommitRequest>,
+        /// Jobs whose submitters were refused, which are on disk perhaps all the same.
+        unheard: Vec<JobId>,
     },
     /// It failed in another way.
     Failed(StoreError),

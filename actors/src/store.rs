@@ -2,6 +2,8 @@
 //! them on disk in the next one, so that many submitters share one fsync (group commit). A full disk is
 //! waited out: what the queue settled is kept in memory until there is room, and nothing else is taken.
 
+mod transaction;
+
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -11,11 +13,11 @@ use tokio::time::Instant;
 
 use crate::Ports;
 use crate::calls_out::CallsOut;
-use crate::meters::Meters;
 use crate::ports::{CallFilter, Recovered, Store, StoreError, UsageFilter};
-use crate::protocol::{CommitEnd, CommitReply, CommitRequest, Committed, QueueMsg, StoreMsg};
-use onelane_core::model::{Applied, Day, JobEntry, Transition, limits};
+use crate::protocol::{CommitEnd, CommitRequest, QueueMsg, StoreMsg};
+use onelane_core::model::{Day, JobId, limits};
 use onelane_core::money::budget::Ledger;
+use transaction::{announce, came_in, commit, of_the_queue};
 
 /// The right to commit, handed from one store actor to the next: a transaction that an actor left
 /// behind when it failed must not slip in after its successor has read the disk for the queue.
@@ -64,6 +66,8 @@ struct Full {
     error: StoreError,
     /// What the queue asked for, in order: attempts that have ended, above all.
     kept: Vec<CommitRequest>,
+    /// Jobs whose submitters were refused, and that may have come in all the same.
+    unheard: Vec<JobId>,
     /// Until the next try, in milliseconds.
     wait_ms: u64,
 }
@@ -116,7 +120,11 @@ impl Actor for StoreActor {
                 state.under_way = false;
                 match end {
                     CommitEnd::Stored => state.has_room(),
-                    CommitEnd::Full { error, kept } => state.wait_for_room(error, kept, &myself),
+                    CommitEnd::Full {
+                        error,
+                        kept,
+                        unheard,
+                    } => state.wait_for_room(error, kept, unheard, &myself),
                     // The state on disk is unknown: the supervisor starts a store actor that reopens it.
                     CommitEnd::Failed(error) => return Err(error.into()),
                 }
@@ -124,8 +132,9 @@ impl Actor for StoreActor {
             StoreMsg::TryAgain => {
                 if let Some(full) = &mut state.full {
                     let kept = std::mem::take(&mut full.kept);
+                    let unheard = std::mem::take(&mut full.unheard);
                     let error = full.error.clone();
-                    state.try_again(error, kept, myself.clone());
+                    state.try_again(error, kept, unheard, myself.clone());
                 }
             }
             asked => {
@@ -149,6 +158,7 @@ impl StoreState {
         &mut self,
         error: StoreError,
         kept: Vec<CommitRequest>,
+        unheard: Vec<JobId>,
         myself: &ActorRef<StoreMsg>,
     ) {
         let wait_ms = match &self.full {
@@ -165,6 +175,7 @@ impl StoreState {
         self.full = Some(Full {
             error,
             kept,
+            unheard,
             wait_ms,
         });
         myself.send_after(Duration::from_millis(wait_ms), || StoreMsg::TryAgain);
@@ -204,6 +215,7 @@ impl StoreState {
         &mut self,
         error: StoreError,
         kept: Vec<CommitRequest>,
+        unheard: Vec<JobId>,
         myself: ActorRef<StoreMsg>,
     ) {
         self.under_way = true;
@@ -213,12 +225,20 @@ impl StoreState {
         let meters = self.ports.meters.clone();
         drop(self.ports.fault_points.off_the_workers(move || {
             let done = epoch.within(mine, || {
+                let full = |error, kept, unheard| CommitEnd::Full {
+                    error,
+                    kept,
+                    unheard,
+                };
                 if !store.has_room() {
-                    return CommitEnd::Full { error, kept };
+                    return full(error, kept, unheard);
                 }
-                match store.reopen() {
-                    Ok(()) => commit(store, kept, queue.as_ref(), &meters),
-                    Err(error @ StoreError::Full { .. }) => CommitEnd::Full { error, kept },
+                match store.reopen().and_then(|()| came_in(&*store, &unheard)) {
+                    Ok(inserted) => {
+                        announce(queue.as_ref(), inserted, Vec::new());
+                        commit(store, kept, queue.as_ref(), &meters)
+                    }
+                    Err(error @ StoreError::Full { .. }) => full(error, kept, unheard),
                     Err(error) => CommitEnd::Failed(error),
                 }
             });
@@ -330,110 +350,4 @@ fn ledger(store: &dyn Store, month: Day) -> Result<Ledger, StoreError> {
             None => return Ok(Ledger { usage, doubt }),
         }
     }
-}
-
-/// The disk is full: what is left of a commit to be stored later, which is what the queue asked for. Who submitted a job is
-/// refused, and the job does not come in behind his back.
-fn of_the_queue(request: CommitRequest, error: &StoreError) -> Option<CommitRequest> {
-    let CommitRequest {
-        mut transitions,
-        reply,
-    } = request;
-    let ticket = match reply {
-        CommitReply::Port(port) => {
-            let _ = port.send(Err(error.clone()));
-            return None;
-        }
-        CommitReply::Queue { ticket } => ticket,
-        CommitReply::Inserted { ticket, port } => {
-            let _ = port.send(Err(error.clone()));
-            transitions.retain(|change| !matches!(change, Transition::Insert(_)));
-            ticket
-        }
-    };
-    Some(CommitRequest {
-        transitions,
-        reply: CommitReply::Queue { ticket },
-    })
-}
-
-/// Commits a batch and answers everybody: first the queue, so that it has a job before its
-/// submitter hears of it.
-fn commit(
-    store: Arc<dyn Store>,
-    batch: Vec<CommitRequest>,
-    queue: Option<&ActorRef<QueueMsg>>,
-    meters: &Meters,
-) -> CommitEnd {
-    let mut lengths = Vec::with_capacity(batch.len());
-    let mut replies = Vec::with_capacity(batch.len());
-    let mut transitions = Vec::new();
-    for request in batch {
-        lengths.push(request.transitions.len());
-        replies.push(request.reply);
-        transitions.extend(request.transitions);
-    }
-    let begun = Instant::now();
-    let committed = store.commit(&transitions);
-    meters.committed(transitions.len(), begun.elapsed(), committed.is_ok());
-    // Before the answers go out: a program that then shuts down and drops its handles finds the file closed.
-    drop(store);
-    let decisions = match committed {
-        Ok(decisions) => decisions,
-        Err(error) => {
-            let mut kept = Vec::new();
-            let mut transitions = transitions.into_iter();
-            for (length, reply) in lengths.into_iter().zip(replies) {
-                let transitions = transitions.by_ref().take(length).collect();
-                let request = CommitRequest { transitions, reply };
-                kept.extend(of_the_queue(request, &error));
-            }
-            return match error {
-                error @ StoreError::Full { .. } => CommitEnd::Full { error, kept },
-                error => CommitEnd::Failed(error),
-            };
-        }
-    };
-    let inserted: Vec<JobEntry> = decisions
-        .iter()
-        .filter_map(|decision| match decision {
-            Ok(Applied::Inserted(job)) => Some(job.entry()),
-            // One that has ended is no news to the queue.
-            Ok(Applied::Adopted(job)) => (!job.status.is_terminal()).then(|| job.entry()),
-            _ => None,
-        })
-        .collect();
-    let mut committed = Vec::new();
-    let mut answers = Vec::new();
-    let mut transitions = transitions.into_iter();
-    let mut decisions = decisions.into_iter();
-    for (length, reply) in lengths.into_iter().zip(replies) {
-        match reply {
-            CommitReply::Port(port) => {
-                transitions.by_ref().take(length).for_each(drop);
-                answers.push((port, decisions.by_ref().take(length).collect()));
-            }
-            CommitReply::Queue { ticket } | CommitReply::Inserted { ticket, .. } => {
-                let own = transitions.by_ref().take(length);
-                let decisions: Vec<_> = own.zip(decisions.by_ref()).collect();
-                if let CommitReply::Inserted { port, .. } = reply {
-                    let first = decisions.first().map(|(_, decision)| decision.clone());
-                    answers.push((port, first.into_iter().collect()));
-                }
-                committed.push(Committed { ticket, decisions });
-            }
-        }
-    }
-    if let Some(queue) = queue
-        && (!inserted.is_empty() || !committed.is_empty())
-    {
-        let _ = queue.cast(QueueMsg::Stored {
-            inserted,
-            committed,
-        });
-    }
-    for (port, answer) in answers {
-        let _ = port.send(Ok(answer));
-    }
-    CommitEnd::Stored
 }

@@ -7,7 +7,7 @@ use onelane::error::Error;
 use onelane::model::JobStatus;
 use onelane::orchestrator::{Feed, Orchestrator};
 use onelane_actors::ports::{CallFilter, Store as _, StoreError};
-use onelane_actors::testing::{CommitFate, MemoryStore, ScriptedGlm};
+use onelane_actors::testing::{CommitFate, MemoryStore, ScriptedGlm, answer};
 use onelane_core::model::limits::EVENTS_BUFFERED_MAX;
 use onelane_core::model::{Event, WaitReason};
 
@@ -120,6 +120,60 @@ async fn a_job_that_came_in_unheard_while_the_disk_was_full_does_not_stay_open()
     let counts = store.counts().unwrap();
     assert_eq!((counts.processing, counts.completed), (0, 2));
     stop(lane, 1_000).await;
+}
+
+fn full() -> StoreError {
+    StoreError::Full {
+        path: "test.redb".to_owned(),
+        message: "no space".to_owned(),
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_full_disk_kept_although_nobody_heard_of_it_is_done_when_there_is_room() {
+    let store = Arc::new(MemoryStore::new());
+    let mut world = VirtualLane::new(ScriptedGlm::answering(ms(10_000)));
+    world.store = Arc::clone(&store) as Arc<_>;
+    let lane = world.start().await;
+    let given_up = submit(&lane, prompt("given up").priority(-1)).await;
+    let open = submit(&lane, prompt("open")).await;
+    lane.cancel(given_up).await.unwrap();
+    // Beside an open call a job goes to the store alone.
+    tokio::time::sleep(ms(500)).await;
+    store.fail_next_commit(full(), CommitFate::Kept);
+    assert!(lane.submit(prompt("unheard")).await.is_err());
+    tokio::time::sleep(ms(30_000)).await;
+    assert_eq!(store.counts().unwrap().completed, 2);
+    // Nor is one forgotten that somebody puts back in line.
+    store.fail_next_commit(full(), CommitFate::Kept);
+    let _ = lane.retry(given_up).await;
+    tokio::time::sleep(ms(30_000)).await;
+    let counts = store.counts().unwrap();
+    assert_eq!((counts.completed, counts.total()), (3, 3));
+    completed(&lane, open).await;
+    stop(lane, 1_000).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_task_that_found_the_disk_full_is_fetched_when_there_is_room() {
+    for fate in [CommitFate::Lost, CommitFate::Kept] {
+        let store = Arc::new(MemoryStore::new());
+        let glm =
+            ScriptedGlm::with_submissions(|_, _| (ms(5_000), answer()), |_, _| (ms(1_000), Ok(())));
+        let mut world = VirtualLane::new(glm);
+        world.settings.glm.async_models = vec![world.settings.glm.model.clone()];
+        world.store = Arc::clone(&store) as Arc<_>;
+        let lane = world.start().await;
+        let job = submit(&lane, prompt("long")).await;
+        // It is handed over; the next commit notes the task.
+        tokio::time::sleep(ms(500)).await;
+        store.fail_next_commit(full(), fate);
+        tokio::time::sleep(ms(60_000)).await;
+        completed(&lane, job).await;
+        let calls = store.calls(&CallFilter::default(), None, 10).unwrap();
+        assert_eq!(calls.calls.len(), 1, "{fate:?}: it was bought once");
+        stop(lane, 1_000).await;
+    }
 }
 
 #[tokio::test(start_paused = true)]

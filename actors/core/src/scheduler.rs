@@ -457,6 +457,13 @@ impl Scheduler {
             || self.tracks.values().any(|track| track.stage.contains(id))
     }
 
+    /// Whether a job is on its way to a call here, or is being given up.
+    #[must_use]
+    pub fn has_in_line(&self, id: JobId) -> bool {
+        let waits = self.line.get(id).map(|entry| !entry.parked);
+        self.ending.contains_key(&id) || waits.unwrap_or_else(|| self.knows(id))
+    }
+
     /// When something changes by itself next.
     #[must_use]
     pub fn next_change(&self) -> Option<Timestamp> {

@@ -79,6 +79,23 @@ pub(crate) fn agree(sim: &Sim) -> Right {
     if known != on_disk {
         return Err("the jobs on disk are not those that came there".to_owned());
     }
+    let keys = store.client_keys().map_err(broken)?;
+    for id in &state.revoked {
+        let key = keys.iter().find(|key| key.id == *id);
+        if key.is_none_or(|key| key.revoked_at.is_none()) {
+            return Err(format!(
+                "client key {id}: it was revoked, and is not on disk"
+            ));
+        }
+    }
+    for (id, told) in &state.answers {
+        let record = store.job(*id).map_err(broken)?;
+        let stored = record.and_then(|record| record.response);
+        if stored.is_none_or(|stored| stored.text() != *told) {
+            let who = short(*id);
+            return Err(format!("job {who}: somebody was told another answer"));
+        }
+    }
     let counts = store.counts().map_err(broken)?;
     for status in JobStatus::ALL {
         let jobs = on_disk.values().filter(|s| **s == status).count() as u64;
@@ -164,6 +181,10 @@ pub(crate) fn close(sim: &Sim) -> Right {
             ));
         }
         let Some(billed) = call.billed else { continue };
+        // Booked by our own count: nobody told the tokens of an answer that broke off.
+        if call.is_told && row.outcome != CallOutcome::Completed {
+            continue;
+        }
         if row.usage != billed && !row.maybe_billed {
             return Err(format!(
                 "GLM charged {billed:?} for {who}, on record is {row:?}"
@@ -175,7 +196,9 @@ pub(crate) fn close(sim: &Sim) -> Right {
     }
     for row in state.ledger.calls.values() {
         let seen = state.server.call_of(row.job_id, row.attempt);
-        if row.outcome == CallOutcome::Interrupted && !row.maybe_billed && seen.is_some() {
+        let is_booked = row.usage.total_tokens > 0;
+        let is_unpaid = !row.maybe_billed && !is_booked;
+        if row.outcome == CallOutcome::Interrupted && is_unpaid && seen.is_some() {
             return Err(format!("GLM saw what was surely not billed: {row:?}"));
         }
         let unseen_outcome = matches!(

@@ -11,6 +11,8 @@ use onelane_core::model::{
     Secret, Settings, SlotReserve, Timeouts,
 };
 
+use crate::script::{SETTINGS, dice_of};
+
 /// The models of every world. The last one has no price.
 pub(crate) const MODELS: [&str; 4] = ["glm-5", "glm-4.7", "glm-4.5-air", "glm-4.5-flash"];
 
@@ -20,18 +22,23 @@ pub(crate) fn set_account(settings: &mut Settings, key: u32) {
     settings.glm.api_key = Some(Secret::new(&format!("key-{key}")));
 }
 
-/// The settings that a world begins with.
-pub(crate) fn settings(dice: &mut Dice) -> Settings {
+/// The settings that a world begins with. Each part of them is an event, which may be left out.
+pub(crate) fn settings(seed: u64, mut has: impl FnMut(u32, String) -> bool) -> Settings {
     let mut settings = Settings {
         prices: prices(),
         ..Settings::default()
     };
     set_account(&mut settings, 0);
     settings.glm.model = MODELS[0].to_owned();
-    for field in 0..FIELDS {
-        redraw(&mut settings, field, dice);
+    for (field, name) in (0..).zip(FIELDS) {
+        let mut drawn = settings.clone();
+        let number = SETTINGS + field;
+        redraw(&mut drawn, field.into(), &mut dice_of(seed, number));
+        drawn.glm.is_active = true;
+        if has(number, format!("{name}: {}", difference(&settings, &drawn))) {
+            settings = drawn;
+        }
     }
-    settings.glm.is_active = true;
     assert_eq!(settings.check(), [], "drawn settings are valid");
     settings
 }
@@ -40,14 +47,33 @@ pub(crate) fn settings(dice: &mut Dice) -> Settings {
 pub(crate) fn change(settings: &Settings, dice: &mut Dice) -> Settings {
     let mut changed = settings.clone();
     for _ in 0..dice.between(1, 2) {
-        let field = dice.below(FIELDS);
+        let field = dice.below(FIELDS.len() as u64);
         redraw(&mut changed, field, dice);
     }
+    // Those of the client keys belong to their keys.
+    let keys = Arc::clone(&changed.keys);
+    let changed = changed.with_keys(keys);
     assert_eq!(changed.check(), [], "drawn settings are valid");
     changed
 }
 
-const FIELDS: u64 = 14;
+/// What is drawn of the settings.
+const FIELDS: [&str; 14] = [
+    "the rules of the lane",
+    "named lanes",
+    "retries",
+    "a throttled lane",
+    "an overloaded model",
+    "the breaker",
+    "interrupted calls",
+    "the policy",
+    "fallbacks",
+    "tasks",
+    "pauses and probes",
+    "room in the queue",
+    "budgets",
+    "timeouts",
+];
 
 fn redraw(settings: &mut Settings, field: u64, dice: &mut Dice) {
     match field {
@@ -216,7 +242,7 @@ fn budgets(dice: &mut Dice) -> Vec<Budget> {
         name: "day".to_owned(),
         users,
         models: BudgetScope::All,
-        limit: Amount::Tokens(dice.between(2_000, 20_000)),
+        limit: Amount::Tokens(dice.between(1_000, 8_000)),
         rules: BudgetRules::default(),
     }]
 }
@@ -266,6 +292,9 @@ fn prices() -> Arc<PriceTable> {
 
 /// What an operator changed, in words.
 pub(crate) fn difference(before: &Settings, after: &Settings) -> String {
+    if before == after {
+        return "as they were".to_owned();
+    }
     let [before, after] = [before, after].map(|settings| format!("{settings:#?}"));
     let [before, after] = [&before, &after].map(|text| without_prices(text));
     let old: BTreeSet<&str> = before.lines().map(str::trim).collect();

@@ -3,10 +3,10 @@
 use std::sync::Arc;
 
 use onelane_actors::ports::GlmCall;
-use onelane_core::model::{AttemptPhase, JobStatus, Settings, Timestamp};
+use onelane_core::model::{AttemptPhase, JobStatus, KeyId, Settings, Timestamp};
 
 use crate::ledger::Ledger;
-use crate::server::Server;
+use crate::server::{End, Server};
 use crate::sim::State;
 
 /// The longest that a transaction takes, in milliseconds.
@@ -15,6 +15,8 @@ pub(crate) const DISK_MS_MAX: u64 = 300;
 /// be under way already.
 pub(crate) const SENDING_MS: u64 = 2 * DISK_MS_MAX + 50;
 const MINUTE_MS: u64 = 60_000;
+/// The file is looked at so often.
+const LOOK_MS: u64 = 1_000;
 
 /// Whether a call may begin now; the error says why not.
 pub(crate) fn may_begin(call: &GlmCall, state: &State) -> Result<(), String> {
@@ -32,6 +34,19 @@ pub(crate) fn may_begin(call: &GlmCall, state: &State) -> Result<(), String> {
         AttemptPhase::Staged => now,
     };
     let in_force: Vec<&Arc<Settings>> = history.between(decided, now).collect();
+    if job
+        .bound_to
+        .is_some_and(|process| process != state.instance)
+    {
+        return Err("it belongs to a connection of another process".to_owned());
+    }
+    let is_known = |since: Option<Timestamp>, ms| since.is_some_and(|at| now.since(at) > ms);
+    if is_known(state.room.told, SENDING_MS) {
+        return Err("the disk is full".to_owned());
+    }
+    if is_known(state.gone, LOOK_MS + SENDING_MS) {
+        return Err("the file of the store is gone".to_owned());
+    }
     for before in &job.after {
         if ledger.status_of(*before) != Some(JobStatus::Completed) {
             return Err("a job that it runs after is not completed".to_owned());
@@ -60,9 +75,14 @@ pub(crate) fn may_begin(call: &GlmCall, state: &State) -> Result<(), String> {
             server.open.len()
         ));
     }
+    let key = job.key_id;
+    if !in_force.iter().any(|s| key_has_room(key, state, s)) {
+        return Err("its client key may have no more calls open".to_owned());
+    }
     let calm = heard.now.glm.since(heard.now.unpaced) > MINUTE_MS + SENDING_MS;
     if let Some(settings) = history.steady_since(now.minus_ms(MINUTE_MS + SENDING_MS))
         && calm
+        && !history.waited_for_room(decided)
     {
         paced(call, ledger, server, settings, heard.now.glm)?;
     }
@@ -81,6 +101,20 @@ fn has_room(call: &GlmCall, server: &Server, settings: &Settings) -> bool {
         .count();
     in_lane < usize::from(settings.rules_of(lane).max_concurrency)
         && server.open.len() < usize::from(settings.slots())
+}
+
+/// Whether a call more is one that its client key may have.
+fn key_has_room(key: Option<KeyId>, state: &State, settings: &Settings) -> bool {
+    let Some(key) = key else {
+        return true;
+    };
+    let known = settings.keys.get(key);
+    let Some(most) = known.and_then(|known| known.rights.calls_in_flight) else {
+        return true;
+    };
+    let key_of = |job| Some(state.ledger.jobs.get(job)?.job.key_id == Some(key));
+    let own = open_calls(&state.server).filter(|call| key_of(&call.job) == Some(true));
+    own.count() < usize::from(most)
 }
 
 /// Whether the lane's pace was kept in the minute that ends with this call. A minute at GLM is shorter
@@ -127,7 +161,10 @@ fn paced(
             let used = ledger.tokens_of(other).or_else(|| {
                 // Its end may be known although it is not on record yet.
                 other.ended?;
-                Some(other.billed.map_or(0, |usage| usage.total_tokens))
+                // Of an answer that broke off the lane counts what was told.
+                let is_cut = other.is_told && matches!(other.plan.end, End::Fail(..));
+                let billed = other.billed.filter(|_| !is_cut);
+                Some(billed.map_or(0, |usage| usage.total_tokens))
             });
             used.map_or(estimate, |used| used.min(estimate))
         };

@@ -30,6 +30,8 @@ pub(crate) struct History {
     spans: Vec<Span>,
     acts: Vec<(Act, Option<Timestamp>)>,
     recovered: Option<Timestamp>,
+    /// When a lane knew that the disk had no room.
+    no_room: Vec<(Timestamp, Timestamp)>,
 }
 
 /// How long after a change the disk may fail before the change is there, in milliseconds.
@@ -85,6 +87,32 @@ impl History {
         self.recovered = Some(now);
     }
 
+    /// The disk had no room, as far as a lane knew, between these two.
+    pub(crate) fn had_no_room(&mut self, since: Timestamp, until: Timestamp) {
+        self.no_room.push((since, until));
+    }
+
+    /// When what was done at this moment could come to disk.
+    fn room_after(&self, done: Timestamp) -> Timestamp {
+        let mut stalls = self.no_room.iter();
+        let stall =
+            stalls.find(|(since, until)| since.minus_ms(SENDING_MS) <= done && done <= *until);
+        stall.map_or(done, |(_, until)| *until)
+    }
+
+    /// Whether what was decided at this moment had to wait for room.
+    pub(crate) fn waited_for_room(&self, decided: Timestamp) -> bool {
+        self.room_after(decided) > decided
+    }
+
+    /// Since when what comes to disk now may be decided.
+    pub(crate) fn decided_since(&self, now: Timestamp) -> Timestamp {
+        let sent = now.minus_ms(SENDING_MS);
+        let mut stalls = self.no_room.iter();
+        let stall = stalls.find(|(_, until)| *until >= sent);
+        stall.map_or(sent, |(since, _)| since.minus_ms(SENDING_MS))
+    }
+
     /// An operator begins to do something.
     pub(crate) fn acts(&mut self, act: Act) -> usize {
         self.acts.push((act, None));
@@ -104,8 +132,10 @@ impl History {
         // The answer to a change of the settings does not wait for the disk, and where the disk failed
         // the lane acts on the change again when it has been read.
         let again = |done: Timestamp| self.recovered.filter(|at| at.since(done) < AGAIN_MS);
-        let lately =
-            |done: Timestamp| done.max(again(done).unwrap_or(done)).plus_ms(SENDING_MS) >= now;
+        let lately = |done: Timestamp| {
+            let there = self.room_after(done).max(again(done).unwrap_or(done));
+            there.plus_ms(SENDING_MS) >= now
+        };
         acts.any(|(act, done)| done.is_none_or(lately) && which(act))
     }
 

@@ -7,16 +7,17 @@ use onelane_actors::ports::Store;
 use onelane_actors::testing::MemoryStore;
 use onelane_core::life::{Happening, next_phase};
 use onelane_core::model::{
-    Applied, AttemptNo, BreakerSnapshot, CallOutcome, CallRecord, Hold, HoldScope, Job, JobId,
-    JobStatus, LaneRule, Next, NotAdmitted, Phase, Refusal, Reserve, SchedulerState, Settlement,
-    Timestamp, Transition, UsageKey, UsageRow, Wait, code,
+    Applied, AttemptNo, BreakerSnapshot, CallOutcome, CallRecord, HoldScope, Job, JobId, JobStatus,
+    Next, NotAdmitted, Phase, Refusal, Reserve, SchedulerState, Settlement, Timestamp, Transition,
+    UsageKey, UsageRow, Wait, code,
 };
 
-use crate::gate::SENDING_MS;
-use crate::history::{Act, History};
+use crate::clocks::Heard;
+use crate::history::History;
 use crate::order;
 use crate::server::Call;
-use crate::sim::{Heard, Tally, short};
+use crate::sim::short;
+use crate::tally::Tally;
 
 /// A job as it is on disk, and when it came to be so.
 #[derive(Debug, Clone)]
@@ -36,16 +37,23 @@ pub(crate) struct Ledger {
     pub(crate) calls: BTreeMap<(JobId, AttemptNo), CallRecord>,
     pub(crate) usage: BTreeMap<UsageKey, UsageRow>,
     /// The holds in force, and since when nothing has changed about their ends.
-    held: BTreeMap<HoldScope, (Option<Wait>, Timestamp)>,
+    pub(crate) held: BTreeMap<HoldScope, (Option<Wait>, Timestamp)>,
     /// Since when the breaker is as it is.
-    breaker_since: Timestamp,
+    pub(crate) breaker_since: Timestamp,
     /// The last job that was submitted and not inserted.
     turned_away: Option<JobId>,
     /// When it was last read whole.
     pub(crate) recovered: Timestamp,
+    /// When there was room again after it was full.
+    had_room: Timestamp,
+    /// A commit that found no room is on disk all the same: what the lane says again is refused.
+    pub(crate) is_in_doubt: bool,
+    /// It was full since it was read: who submitted a job that was to be started at once was refused.
+    pub(crate) was_full: bool,
 }
 
-type Checked = Result<(), String>;
+/// Whether something is as it should be, and if not what is wrong.
+pub(crate) type Checked = Result<(), String>;
 
 impl Ledger {
     pub(crate) fn status_of(&self, job: JobId) -> Option<JobStatus> {
@@ -55,6 +63,23 @@ impl Ledger {
     pub(crate) fn estimate_of(&self, job: JobId) -> u64 {
         let known = self.jobs.get(&job);
         known.map_or(0, |known| u64::from(known.job.estimated_tokens))
+    }
+
+    /// It is read whole.
+    pub(crate) fn recovers(&mut self, now: Timestamp) {
+        self.recovered = now;
+        self.is_in_doubt = false;
+        self.was_full = false;
+    }
+
+    /// There is room on it again.
+    pub(crate) fn had_room(&mut self, now: Timestamp) {
+        self.had_room = now;
+    }
+
+    /// Since when all that the lane has to say comes to disk.
+    pub(crate) fn calm(&self) -> Timestamp {
+        self.recovered.max(self.had_room)
     }
 
     /// The tokens of a call that is on record.
@@ -164,9 +189,14 @@ impl Ledger {
         };
         let today = settings.calendar.day(at);
         for budget in &settings.budgets {
+            if budget.key.is_some() && budget.key != known.job.key_id {
+                continue;
+            }
             let counted = budget.users.counted_as(&known.job.user_id);
             let rows = self.usage.iter().filter(|(key, _)| {
-                key.day == today && budget.users.counted_as(&key.user_id) == counted
+                key.day == today
+                    && budget.users.counted_as(&key.user_id) == counted
+                    && (budget.key.is_none() || budget.key == key.key_id)
             });
             let spent: u64 = rows.map(|(_, row)| row.budgeted_tokens()).sum();
             let limit = budget.limit.number();
@@ -195,8 +225,14 @@ impl Ledger {
     /// A change that was refused: the lane's own steps never are.
     fn refused(&self, change: &Transition, refusal: &Refusal) -> Checked {
         match change {
+            _ if self.is_in_doubt => Ok(()),
             // It was to be inserted and started in one.
-            Transition::Start { job_id, .. } if self.turned_away == Some(*job_id) => Ok(()),
+            Transition::Start { job_id, .. }
+                if self.turned_away == Some(*job_id)
+                    || (self.was_full && !self.jobs.contains_key(job_id)) =>
+            {
+                Ok(())
+            }
             Transition::Stage { job_id, .. }
             | Transition::Unstage { job_id }
             | Transition::Start { job_id, .. }
@@ -326,147 +362,6 @@ impl Ledger {
         if call.outcome == CallOutcome::Failed {
             self.stopped(call, history, heard)
                 .map_err(|why| format!("{who}: {why}"))?;
-        }
-        Ok(())
-    }
-
-    /// What a failure says has to stop has stopped.
-    fn stopped(&self, call: &CallRecord, history: &History, heard: Heard<'_>) -> Checked {
-        let Some(failure) = &call.failure else {
-            return Err("it failed without a failure".to_owned());
-        };
-        // The failure of the time's settings; a change of them while it was open may excuse it.
-        let begun = heard.awake_at(call.started_at);
-        let mut in_force = history.between(begun, heard.now.awake);
-        let (Some(settings), None) = (in_force.next(), in_force.next()) else {
-            return Ok(());
-        };
-        if failure.code == code::THROTTLED {
-            return Ok(());
-        }
-        let (_, rule) = settings.decide(failure);
-        let account = self.lane.hold.as_ref();
-        let model = self.lane.models.get(&call.model);
-        let model = model.and_then(|model| model.hold.as_ref());
-        let lane = self.lane.lanes.get(settings.lane_of(&call.model));
-        let lane = lane.and_then(|lane| lane.hold.as_ref());
-        let (held, what) = match rule.lane {
-            LaneRule::GoOn => return Ok(()),
-            LaneRule::CoolDown => (lane, "its lane does not cool down"),
-            LaneRule::HoldModel | LaneRule::HoldModelForOperator => (model, "its model goes on"),
-            LaneRule::HoldUntilReset => {
-                let reset = failure.reset_at.unwrap_or_default();
-                let holds = account.filter(|hold| hold.until.is_none_or(|wait| wait.until > reset));
-                let outweighed = account
-                    .filter(|_| holds.is_none())
-                    .is_some_and(|hold| hold.kind > onelane_core::model::HoldKind::Quota);
-                if outweighed {
-                    return Ok(());
-                }
-                (holds, "the account goes on before the reset")
-            }
-            LaneRule::AwaitRoute => (account, "nothing waits for the route"),
-            LaneRule::HoldForOperator => (account, "the account goes on"),
-            LaneRule::HoldIfAgain if self.lane.foreign_answers < 2 => return Ok(()),
-            LaneRule::HoldIfAgain => (account, "the account goes on after two in a row"),
-        };
-        if held.is_none() {
-            return Err(format!("GLM said {}, and {what}", failure.code));
-        }
-        Ok(())
-    }
-
-    fn breaker_becomes(&mut self, breaker: &BreakerSnapshot, tally: &mut Tally, now: Timestamp) {
-        if breaker.state != self.breaker.state || breaker.probe_at != self.breaker.probe_at {
-            self.breaker_since = now;
-        }
-        tally.breaker += u64::from(breaker.state != self.breaker.state);
-        self.breaker = breaker.clone();
-    }
-
-    /// The lanes' state changes: every hold that ends does so by its rule.
-    fn lane_becomes(
-        &mut self,
-        new: &SchedulerState,
-        history: &History,
-        tally: &mut Tally,
-        heard: Heard<'_>,
-    ) -> Checked {
-        let Heard { now, .. } = heard;
-        let old = std::mem::replace(&mut self.lane, new.clone());
-        let after: BTreeMap<HoldScope, &Hold> = new.holds().collect();
-        let before: BTreeMap<HoldScope, &Hold> = old.holds().collect();
-        tally.holds += after.keys().filter(|s| !before.contains_key(s)).count() as u64;
-        for (scope, hold) in before {
-            let over = hold.until.is_some_and(|wait| wait.until <= now.wall);
-            // It ended before the clock was set, or began again when it was.
-            let since = self.held.get(&scope).map_or(now.awake, |(_, since)| *since);
-            let set = heard.is_set_back_since(since.minus_ms(SENDING_MS))
-                || heard.is_disturbed_since(now.awake.minus_ms(SENDING_MS));
-            let by_hand = history.is_done_by_hand(
-                |act| match act {
-                    Act::Resume | Act::Configure => true,
-                    Act::Release(released) => *released == scope,
-                },
-                now.awake,
-            );
-            let outweighed = after.get(&scope).is_some_and(|new| {
-                new.kind > hold.kind
-                    || (new.kind == hold.kind
-                        && match (hold.until, new.until) {
-                            (_, None) => true,
-                            (None, Some(_)) => false,
-                            (Some(old), Some(new)) => new.until >= old.until,
-                        })
-            });
-            if !over && !set && !by_hand && !outweighed {
-                return Err(format!(
-                    "the hold of {scope} ended before its time: {hold:?}, then {:?}",
-                    after.get(&scope)
-                ));
-            }
-        }
-        let held = new.holds().map(|(scope, hold)| {
-            let known = self.held.get(&scope);
-            let same = known.filter(|(until, _)| *until == hold.until);
-            let since = same.map_or(now.awake, |(_, since)| *since);
-            (scope, (hold.until, since))
-        });
-        self.held = held.collect();
-        let resumed = history.is_done_by_hand(|act| *act == Act::Resume, now.awake);
-        if (old.paused.is_some() && new.paused.is_none()
-            || old.draining.is_some() && new.draining.is_none())
-            && !resumed
-        {
-            return Err("a pause or a closed intake ended and nobody had said so".to_owned());
-        }
-        Ok(())
-    }
-
-    /// What should have ended by itself, and has not: by the clock, and after its length whatever the clock says.
-    pub(crate) fn overdue(&self, heard: Heard<'_>) -> Checked {
-        /// A tick, and a transaction or two, in milliseconds.
-        const PATIENCE_MS: u64 = 3_000;
-        let Heard { now, .. } = heard;
-        let calm = now.disturbed.max(self.recovered);
-        if now.awake.since(calm) <= PATIENCE_MS {
-            return Ok(());
-        }
-        let is_overdue = |wait: Wait, since: Timestamp| {
-            now.wall.since(wait.until) > PATIENCE_MS
-                || now.awake.since(since.max(calm)) > wait.length_ms + PATIENCE_MS
-        };
-        for (scope, (wait, since)) in &self.held {
-            if wait.is_some_and(|wait| is_overdue(wait, *since)) {
-                return Err(format!("the hold of {scope} outlives its end: {wait:?}"));
-            }
-        }
-        let open = &self.breaker;
-        if open
-            .probe_at
-            .is_some_and(|wait| is_overdue(wait, self.breaker_since))
-        {
-            return Err(format!("the breaker outlives its end: {open:?}"));
         }
         Ok(())
     }

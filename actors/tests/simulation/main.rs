@@ -3,8 +3,9 @@
 //! Whatever happens is checked when it happens; then all is healed, and everything must come to its
 //! end.
 //!
-//! `ONELANE_SIM_SEEDS` says how many worlds (2,000 by default), `ONELANE_SIM_FROM` where to begin,
-//! `ONELANE_SIM_SEED` which one alone, with everything that happens in it.
+//! `ONELANE_SIM_SEEDS` says how many worlds (2,000 by default), `ONELANE_SIM_FROM` where to begin, `ONELANE_SIM_THREADS`
+//! how many are made at a time, `ONELANE_SIM_SEED` which one alone, with everything that happens in it, and
+//! `ONELANE_SIM_ONLY` which of its events happen. A world that breaks a promise is told with as few events as it needs.
 //!
 //! A world is the same for the same seed, but for one thing that tokio draws by itself: the order in
 //! which a watch wakes those who wait for it, here callers that have a task to store while the store is
@@ -20,61 +21,87 @@
 
 mod books;
 mod client;
+mod clocks;
+mod disk;
 mod draw;
+mod faults;
 mod gate;
 mod history;
+mod holds;
+mod keys;
 mod ledger;
+mod meddle;
+mod operator;
 mod order;
-mod ports;
+mod orders;
+mod panics;
+mod replies;
+mod script;
 mod server;
+mod shrink;
 mod sim;
+mod streams;
+mod tally;
+mod visitor;
+mod wire;
 mod world;
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
-use sim::Tally;
+use faults::Planted;
+use script::Script;
+use shrink::{Short, promise_of, shrink};
+use tally::Tally;
 
 /// Worlds that are made unless somebody asks for more.
 const SEEDS: u64 = 2_000;
 
-fn number(variable: &str) -> Option<u64> {
+fn said<T: std::str::FromStr>(variable: &str) -> Option<T> {
     let text = std::env::var(variable).ok()?;
-    let number = text.parse();
-    Some(number.unwrap_or_else(|_| panic!("{variable} is a number, not {text:?}")))
+    let said = text.parse();
+    Some(said.unwrap_or_else(|_| panic!("{variable} can't be {text:?}")))
 }
 
-fn world(seed: u64, verbose: bool) -> Result<Tally, String> {
-    let lived = std::panic::catch_unwind(|| world::live(seed, verbose));
-    let lived = lived.unwrap_or_else(|panic| {
-        let words = panic.downcast_ref::<String>().map(String::as_str);
-        let words = words.or_else(|| panic.downcast_ref::<&str>().copied());
-        Err(format!("the world itself broke: {}", words.unwrap_or("?")))
-    });
-    lived.map_err(|report| {
-        format!(
-            "world {seed}: {report}\n\nthis world alone, with all that happens in it:\n  \
-             ONELANE_SIM_SEED={seed} cargo test -p onelane-actors --test simulation"
-        )
-    })
+/// The report of a world in which something went wrong: what, the shortest script that it needs, and how to see it.
+fn report(short: &Short, full: &str) -> String {
+    format!(
+        "world {}: {}\n\nits script has {} of its {} events ({} worlds tried):\n  {}\n\nthis world alone, with all \
+         that happens in it:\n  {}\n\n{full}",
+        short.seed,
+        short.broken.what,
+        short.broken.happened.len(),
+        short.of,
+        short.tries,
+        short.lines().join("\n  "),
+        short.command(),
+    )
 }
 
 #[test]
 fn whatever_happens_in_a_world_its_promises_hold() {
-    if let Some(seed) = number("ONELANE_SIM_SEED") {
-        let tally = world(seed, true).unwrap_or_else(|report| panic!("{report}"));
-        println!("world {seed} is right: {tally:?}");
+    if let Some(seed) = said::<u64>("ONELANE_SIM_SEED") {
+        let script = said("ONELANE_SIM_ONLY").unwrap_or_default();
+        match world::lives(seed, &script, Planted::Nothing, true) {
+            Ok(tally) => println!("world {seed} is right: {tally:?}"),
+            Err(broken) if script == Script::All => {
+                let full = broken.around.clone();
+                panic!("{}", report(&shrink(seed, Planted::Nothing, broken), &full));
+            }
+            Err(broken) => panic!("world {seed}: {}\n\n{}", broken.what, broken.around),
+        }
         return;
     }
-    let first = number("ONELANE_SIM_FROM").unwrap_or(1);
-    let last = first + number("ONELANE_SIM_SEEDS").unwrap_or(SEEDS);
+    let first = said("ONELANE_SIM_FROM").unwrap_or(1);
+    let last = first + said("ONELANE_SIM_SEEDS").unwrap_or(SEEDS);
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    let threads = said("ONELANE_SIM_THREADS").unwrap_or(threads);
     let next = AtomicU64::new(first);
     let wrong: Mutex<Vec<String>> = Mutex::new(Vec::new());
     let sums = Mutex::new(Tally::default());
     let begun = Instant::now();
     std::thread::scope(|scope| {
-        let threads = std::thread::available_parallelism().map_or(1, usize::from);
         for _ in 0..threads {
             scope.spawn(|| {
                 let mut sum = Tally::default();
@@ -83,9 +110,13 @@ fn whatever_happens_in_a_world_its_promises_hold() {
                     if seed >= last {
                         break;
                     }
-                    match world(seed, false) {
+                    match world::lives(seed, &Script::All, Planted::Nothing, false) {
                         Ok(tally) => sum.add(&tally),
-                        Err(report) => wrong.lock().unwrap().push(report),
+                        Err(broken) => {
+                            let full = broken.around.clone();
+                            let short = shrink(seed, Planted::Nothing, broken);
+                            wrong.lock().unwrap().push(report(&short, &full));
+                        }
                     }
                 }
                 sums.lock().unwrap().add(&sum);
@@ -115,4 +146,32 @@ fn the_same_seed_makes_the_same_world() {
         }
     }
     assert!(different.is_empty(), "{}", different.join("\n\n"));
+}
+
+/// The first world in which a planted fault is found after many events.
+fn found(planted: Planted) -> (u64, world::Broken) {
+    let mut worlds = (1..=500).map(|seed| (seed, world::lives(seed, &Script::All, planted, false)));
+    let is_long = |broken: &world::Broken| broken.happened.len() > 40;
+    let found = worlds.find_map(|(seed, lived)| Some((seed, lived.err().filter(is_long)?)));
+    found.unwrap_or_else(|| panic!("{planted:?} is never found"))
+}
+
+#[test]
+fn a_world_that_breaks_a_promise_shrinks_to_a_few_events_that_break_it() {
+    for (planted, most) in [(Planted::LosesTheSecond, 4), (Planted::TellsTwice, 2)] {
+        let (seed, broken) = found(planted);
+        let promise = promise_of(&broken.what);
+        let short = shrink(seed, planted, broken);
+        let lines = short.lines();
+        println!("{planted:?}: {}\n  {}\n", short.of, lines.join("\n  "));
+        let events = short.broken.happened.len();
+        assert!((1..=most).contains(&events), "{lines:#?}");
+        assert!(short.of > 40, "{} events before", short.of);
+        // The script by itself does it again, and without any of its events nothing is broken.
+        let script: Script = short.script.to_string().parse().unwrap();
+        let again = world::lives(seed, &script, planted, false).err().unwrap();
+        assert_eq!(promise_of(&again.what), promise);
+        let healthy = world::lives(seed, &script, Planted::Nothing, false);
+        assert!(healthy.is_ok(), "it is the planted fault that breaks it");
+    }
 }

@@ -8,9 +8,9 @@ use onelane_core::model::{
     Timestamp,
 };
 
+use crate::clocks::Heard;
 use crate::history::History;
 use crate::ledger::{Known, Ledger};
-use crate::sim::Heard;
 
 /// Whether a start that was decided at this moment is right, by what was on disk then.
 pub(crate) fn may_start(
@@ -215,13 +215,22 @@ fn nobody_is_overtaken(
     }
     for other in waiting {
         let job = &other.job;
+        // It sleeps while its client key may have no more calls open.
+        let key = job.key_id.and_then(|key| settings.keys.get(key));
+        if key.is_some_and(|key| key.rights.calls_in_flight.is_some()) {
+            continue;
+        }
         // Heard of before the decision, whatever had to be stored first.
         if other.changed >= at || job.due().is_some_and(|due| due.moment() > by_clock) {
             continue;
         }
         let other_rank = rank(job, order_of(job));
         // Turns, and sessions that are kept together, decide within a rank.
-        let by_seq = |order: OrderSettings| order.fair_quantum_tokens == 0 && order.affinity == 0;
+        let by_seq = |order: OrderSettings| {
+            let in_turn = order.fair_quantum_tokens > 0 || order.affinity > 0;
+            // Client keys take turns wherever there are some.
+            !in_turn && settings.keys.is_empty()
+        };
         let by_seq = by_seq(order) && by_seq(order_of(job));
         if other_rank > own_rank || (other_rank == own_rank && by_seq && job.seq < own.job.seq) {
             return Err(format!(

@@ -3,11 +3,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use bytes::Bytes;
 use onelane_actors::ports::GlmCall;
 use onelane_actors::testing::Dice;
-use onelane_core::model::{
-    AttemptNo, Failure, FailureClass, JobId, Request, Timestamp, Usage, code,
-};
+use onelane_core::model::{AttemptNo, Failure, FailureClass, JobId, Timestamp, Usage, code};
+
+use crate::replies::{broken, cut_off, number_of, stated, text_of};
+use crate::streams;
 
 /// What was called.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,7 +32,11 @@ pub(crate) struct Call {
     pub(crate) ended: Option<Timestamp>,
     /// What GLM charged, if it did.
     pub(crate) billed: Option<Usage>,
-    plan: Plan,
+    /// Somebody may have read of its answer before it was whole.
+    pub(crate) is_told: bool,
+    /// Somebody heard that it broke off.
+    pub(crate) is_cut: bool,
+    pub(crate) plan: Plan,
 }
 
 /// What will become of a call if nobody closes it before.
@@ -38,6 +44,19 @@ pub(crate) struct Call {
 pub(crate) struct Plan {
     pub(crate) after_ms: u64,
     pub(crate) end: End,
+    /// What is told of it while it comes.
+    pub(crate) pieces: Vec<Bytes>,
+}
+
+impl Plan {
+    /// Nothing is told before the end.
+    const fn silent(after_ms: u64, end: End) -> Self {
+        Self {
+            after_ms,
+            end,
+            pieces: Vec::new(),
+        }
+    }
 }
 
 #[derive(Debug, Clone)]
@@ -53,6 +72,8 @@ pub(crate) enum End {
 /// A task of the asynchronous API.
 #[derive(Debug, Clone)]
 pub(crate) struct Task {
+    /// The call that handed it over.
+    pub(crate) number: usize,
     pub(crate) key: String,
     pub(crate) ready: Timestamp,
     pub(crate) end: End,
@@ -69,7 +90,7 @@ struct Weather {
 
 /// GLM.
 pub(crate) struct Server {
-    dice: Dice,
+    seed: u64,
     account_limit: usize,
     model_limit: usize,
     throttled_until: Timestamp,
@@ -91,9 +112,9 @@ impl Server {
     pub(crate) fn new(seed: u64) -> Self {
         let mut dice = Dice::new(seed, "glm");
         Self {
+            seed,
             account_limit: dice.between(2, 8) as usize,
             model_limit: dice.between(1, 4) as usize,
-            dice,
             throttled_until: Timestamp::default(),
             overloaded: BTreeMap::new(),
             quota_until: Timestamp::default(),
@@ -110,8 +131,13 @@ impl Server {
     }
 
     /// Something changes at GLM.
-    pub(crate) fn turn(&mut self, models: &[&str], key: &str, now: Timestamp) -> String {
-        let dice = &mut self.dice;
+    pub(crate) fn turn(
+        &mut self,
+        models: &[&str],
+        key: &str,
+        now: Timestamp,
+        dice: &mut Dice,
+    ) -> String {
         match dice.below(11) {
             0 => {
                 let ms = dice.between(2_000, 120_000);
@@ -180,8 +206,8 @@ impl Server {
     pub(crate) fn begin(&mut self, call: &GlmCall, kind: Kind, now: Timestamp) -> Option<usize> {
         let key = call.endpoint.api_key.as_ref();
         let key = key.map_or_else(String::new, |key| key.expose().to_owned());
-        let plan = self.plan(call, kind, &key, now);
         let number = self.calls.len();
+        let plan = self.plan(call, kind, &key, (number, now));
         let attempt = (call.job_id, call.attempt);
         if self.by_attempt.insert(attempt, number).is_some() {
             return None;
@@ -195,6 +221,8 @@ impl Server {
             begun: now,
             ended: None,
             billed: None,
+            is_told: false,
+            is_cut: false,
             plan,
         });
         self.open.insert(number);
@@ -216,9 +244,14 @@ impl Server {
         self.calls[number].plan.clone()
     }
 
+    /// The number of the call of this attempt.
+    pub(crate) fn number_of_call(&self, job: JobId, attempt: AttemptNo) -> Option<usize> {
+        self.by_attempt.get(&(job, attempt)).copied()
+    }
+
     /// The call of this attempt.
     pub(crate) fn call_of(&self, job: JobId, attempt: AttemptNo) -> Option<&Call> {
-        Some(&self.calls[*self.by_attempt.get(&(job, attempt))?])
+        Some(&self.calls[self.number_of_call(job, attempt)?])
     }
 
     /// A call ends as planned: its connection is closed, and GLM charges what it charges.
@@ -244,7 +277,7 @@ impl Server {
         let End::Answer(usage) = call.plan.end else {
             return;
         };
-        if self.dice.one_in(2) {
+        if Dice::new(self.seed, &format!("cut {number}")).one_in(2) {
             call.billed = Some(usage);
             let until = call.begun.plus_ms(call.plan.after_ms);
             self.lingering.push((call.model.clone(), until));
@@ -263,6 +296,7 @@ impl Server {
         let id = format!("task-{number}");
         let call = &self.calls[number];
         let task = Task {
+            number,
             key: call.key.clone(),
             ready: now.plus_ms(call.plan.after_ms),
             end: call.plan.end.clone(),
@@ -272,20 +306,27 @@ impl Server {
         id
     }
 
-    fn plan(&mut self, call: &GlmCall, kind: Kind, key: &str, now: Timestamp) -> Plan {
+    fn plan(
+        &mut self,
+        call: &GlmCall,
+        kind: Kind,
+        key: &str,
+        (number, now): (usize, Timestamp),
+    ) -> Plan {
+        // The same call is the same call whatever else happens.
+        let row = format!("call {} {}", number_of(&call.request), call.attempt);
+        let dice = &mut Dice::new(self.seed, &row);
         let total_ms = match kind {
             Kind::Call => call.timeouts.total_ms,
             // GLM answers a submission at once.
             _ => call.timeouts.total_ms.min(call.timeouts.first_byte_ms),
         };
-        let after_ms = self.dice.between(20, 250);
+        let after_ms = dice.between(20, 250);
         if after_ms < total_ms
-            && let Some(failure) = self.refusal(call, key, now)
+            && let Some(failure) = self.refusal(call, key, now, dice)
         {
-            let end = End::Fail(failure, Usage::default());
-            return Plan { after_ms, end };
+            return Plan::silent(after_ms, End::Fail(failure, Usage::default()));
         }
-        let dice = &mut self.dice;
         let usage = Usage {
             prompt_tokens: dice.between(5, 800),
             completion_tokens: dice.between(1, 1_500),
@@ -297,23 +338,21 @@ impl Server {
             ..usage
         };
         if dice.per_mille(self.weather.panicking) {
-            let end = End::Panic;
-            return Plan { after_ms, end };
+            return Plan::silent(after_ms, End::Panic);
         }
         if dice.per_mille(self.weather.broken) && after_ms < total_ms {
             let end = End::Fail(broken(dice), Usage::default());
-            return Plan { after_ms, end };
+            return Plan::silent(after_ms, end);
         }
-        let text_is = |word| matches!(&*call.request, Request::Prompt(text) if text.contains(word));
-        if text_is("poison") && after_ms < total_ms {
+        if text_of(&call.request).contains("poison") && after_ms < total_ms {
             let failure = stated(FailureClass::RequestFatal, "1210", 400);
             let end = End::Fail(failure, Usage::default());
-            return Plan { after_ms, end };
+            return Plan::silent(after_ms, end);
         }
         if dice.per_mille(self.weather.unlucky) && after_ms < total_ms {
             // Refused for what it says, after the work was done.
             let end = End::Fail(stated(FailureClass::RequestFatal, "1301", 400), usage);
-            return Plan { after_ms, end };
+            return Plan::silent(after_ms, end);
         }
         let mut work_ms = match dice.below(10) {
             0..6 => dice.between(50, 2_000),
@@ -324,11 +363,14 @@ impl Server {
             work_ms = u64::MAX;
         }
         if work_ms < total_ms {
-            let end = End::Answer(usage);
-            return Plan {
-                after_ms: work_ms,
-                end,
-            };
+            let mut plan = Plan::silent(work_ms, End::Answer(usage));
+            if call.streams {
+                plan.pieces = streams::pieces(number, dice);
+                if dice.one_in(8) {
+                    plan.end = End::Fail(cut_off(), usage);
+                }
+            }
+            return plan;
         }
         let class = FailureClass::ServerTransient;
         let code = match total_ms == call.timeouts.total_ms {
@@ -337,20 +379,23 @@ impl Server {
         };
         let mut failure = Failure::new(class, code, "too late");
         failure.maybe_billed = true;
-        Plan {
-            after_ms: total_ms,
-            end: End::Fail(failure, Usage::default()),
-        }
+        Plan::silent(total_ms, End::Fail(failure, Usage::default()))
     }
 
     /// Why GLM refuses a call, if it does.
-    fn refusal(&mut self, call: &GlmCall, key: &str, now: Timestamp) -> Option<Failure> {
+    fn refusal(
+        &mut self,
+        call: &GlmCall,
+        key: &str,
+        now: Timestamp,
+        dice: &mut Dice,
+    ) -> Option<Failure> {
         if self.unpaid.contains(key) {
             return Some(stated(FailureClass::OperatorFatal, "1113", 429));
         }
         if self.quota_until > now {
             let mut failure = stated(FailureClass::QuotaWindow, "1308", 429);
-            if self.dice.one_in(5) {
+            if dice.one_in(5) {
                 failure.retry_after_ms = Some(self.quota_until.since(now));
             } else {
                 failure.reset_at = Some(self.quota_until);
@@ -369,8 +414,8 @@ impl Server {
             || of_model >= self.model_limit
         {
             let mut failure = stated(FailureClass::Throttle, "1302", 429);
-            if self.dice.one_in(6) {
-                failure.retry_after_ms = Some(self.dice.between(500, 20_000));
+            if dice.one_in(6) {
+                failure.retry_after_ms = Some(dice.between(500, 20_000));
             }
             return Some(failure);
         }
@@ -378,27 +423,5 @@ impl Server {
             return Some(stated(FailureClass::Overload, "1305", 429));
         }
         None
-    }
-}
-
-fn stated(class: FailureClass, code: &str, status: u16) -> Failure {
-    Failure {
-        status_code: Some(status),
-        ..Failure::new(class, code, "GLM says no")
-    }
-}
-
-fn broken(dice: &mut Dice) -> Failure {
-    let transient = FailureClass::ServerTransient;
-    match dice.below(5) {
-        0 => stated(transient, "http_503", 503),
-        1 => stated(transient, "1234", 500),
-        2 => stated(FailureClass::DuplicateRequest, "1231", 400),
-        3 => Failure::new(FailureClass::Unreachable, code::UNREACHABLE, "refused"),
-        _ => {
-            let mut failure = Failure::new(transient, code::CONNECTION, "reset");
-            failure.maybe_billed = dice.one_in(2);
-            failure
-        }
     }
 }

@@ -5,225 +5,50 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use onelane_actors::ports::{Clock, GlmCall, Store as _};
+use onelane_actors::ports::{GlmCall, Store as _};
 use onelane_actors::testing::{Dice, MemoryStore, SimClock, sample};
-use onelane_core::model::{Batch, BatchId, JobId, Settings, Timestamp, Transition};
+use onelane_core::model::{Batch, BatchId, Job, JobId, KeyId, Timestamp, Transition};
 use tokio::sync::Notify;
 
+use crate::clocks::{Clocks, Heard, Now};
+use crate::draw;
+use crate::faults::{Fate, Place, Plans, Planted};
 use crate::gate;
 use crate::history::{Act, History};
 use crate::ledger::Ledger;
+use crate::script::{Happened, Script};
 use crate::server::{Kind, Plan, Server};
+use crate::tally::Tally;
 
-/// Where a process is killed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Place {
-    /// Before a transaction is on disk.
-    BeforeCommit,
-    /// After it is, before anybody hears of it.
-    AfterCommit,
-    /// When a call has just begun.
-    CallBegun,
-    /// When a call has just ended, before anybody hears of it.
-    CallEnded,
-    /// When an actor takes a message.
-    Message,
-}
-
-pub(crate) const PLACES: [Place; 5] = [
-    Place::BeforeCommit,
-    Place::AfterCommit,
-    Place::CallBegun,
-    Place::CallEnded,
-    Place::Message,
-];
-
-/// What is on disk after a commit that reports an error.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Fate {
-    Lost,
-    Kept,
-}
-
-/// What will go wrong, each after so many chances.
+/// How much room is on the disk.
 #[derive(Debug, Default)]
-pub(crate) struct Plans {
-    pub(crate) kill: Option<(Place, u64)>,
-    pub(crate) panic: Option<(&'static str, u64)>,
-    pub(crate) disk: Option<(Fate, u64)>,
-}
-
-/// The moment by all clocks of a world.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Now {
-    /// As long as the processes were awake: what they do has its time by this clock.
-    pub(crate) awake: Timestamp,
-    /// GLM's, which goes on while a process is frozen.
-    pub(crate) glm: Timestamp,
-    /// The wall clock of the processes, which may be set.
-    pub(crate) wall: Timestamp,
-    /// The latest that it ever told.
-    pub(crate) latest_wall: Timestamp,
-    /// When a process was last frozen or the wall clock set, by the first clock.
-    pub(crate) disturbed: Timestamp,
-    /// When the wall clock was last set back, by the first clock.
-    pub(crate) set_back: Option<Timestamp>,
-    /// When a pace could last not be kept, by the second: a call was frozen on its way, or a queue had to read in the
-    /// call log when calls began, by a clock that was set since.
-    pub(crate) unpaced: Timestamp,
-}
-
-/// By how much the wall clock was ahead of the time awake, from which moment of that on.
-#[derive(Debug)]
-pub(crate) struct Marks(Vec<(Timestamp, i64)>);
-
-/// The moment, and what the wall clock meant before.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Heard<'a> {
-    pub(crate) now: Now,
-    pub(crate) marks: &'a Marks,
-}
-
-impl Heard<'_> {
-    /// When it was last so late by the wall clock, by the time awake.
-    pub(crate) fn awake_at(&self, wall: Timestamp) -> Timestamp {
-        let mut until = self.now.awake;
-        for (from, ahead_ms) in self.marks.0.iter().rev() {
-            let at = shifted(wall, -ahead_ms);
-            if (*from..=until).contains(&at) {
-                return at;
-            }
-            until = *from;
-        }
-        self.now.awake
-    }
-
-    /// Whether a process was frozen or the clock set since this moment, by the time awake.
-    pub(crate) fn is_disturbed_since(&self, awake: Timestamp) -> bool {
-        self.now.disturbed >= awake
-    }
-
-    /// Whether the clock was set back since this moment, by the time awake.
-    pub(crate) fn is_set_back_since(&self, awake: Timestamp) -> bool {
-        self.now.set_back.is_some_and(|at| at >= awake)
-    }
-}
-
-fn shifted(at: Timestamp, ms: i64) -> Timestamp {
-    Timestamp::from_millis(at.as_millis().saturating_add(ms))
+pub(crate) struct Room {
+    /// There is none before this moment of GLM's clock, and whether what finds none is on disk all the same.
+    pub(crate) full_until: Option<(Timestamp, Fate)>,
+    /// Since when a lane knows, by the time awake.
+    pub(crate) told: Option<Timestamp>,
+    /// Since when every commit fails, by the same.
+    pub(crate) failing: Option<Timestamp>,
 }
 
 /// What somebody was told, and must remain true.
 #[derive(Debug, Clone)]
 pub(crate) struct Promise {
+    /// Of the event that brought it.
+    pub(crate) number: u32,
     pub(crate) user: String,
+    /// Its idempotency key.
     pub(crate) key: Option<String>,
     pub(crate) prompt: String,
     pub(crate) model: &'static str,
-}
-
-/// How much happened, to see that a simulation is worth its time.
-#[derive(Debug, Clone, Copy, Default)]
-pub(crate) struct Tally {
-    pub(crate) virtual_ms: u64,
-    pub(crate) processes: u64,
-    pub(crate) recoveries: u64,
-    pub(crate) commits: u64,
-    pub(crate) jobs: u64,
-    pub(crate) calls: u64,
-    pub(crate) fetches: u64,
-    pub(crate) interrupted: u64,
-    pub(crate) holds: u64,
-    pub(crate) breaker: u64,
-    pub(crate) fallbacks: u64,
-    pub(crate) quarantined: u64,
-    pub(crate) clock_steps: u64,
-    pub(crate) freezes: u64,
-    pub(crate) thawed_answers: u64,
-    pub(crate) budget_waits: u64,
-    pub(crate) adoptions: u64,
-}
-
-impl Tally {
-    /// Adds another world's.
-    pub(crate) fn add(&mut self, other: &Self) {
-        let sums: [(&mut u64, u64); 17] = [
-            (&mut self.virtual_ms, other.virtual_ms),
-            (&mut self.processes, other.processes),
-            (&mut self.recoveries, other.recoveries),
-            (&mut self.commits, other.commits),
-            (&mut self.jobs, other.jobs),
-            (&mut self.calls, other.calls),
-            (&mut self.fetches, other.fetches),
-            (&mut self.interrupted, other.interrupted),
-            (&mut self.holds, other.holds),
-            (&mut self.breaker, other.breaker),
-            (&mut self.fallbacks, other.fallbacks),
-            (&mut self.quarantined, other.quarantined),
-            (&mut self.clock_steps, other.clock_steps),
-            (&mut self.freezes, other.freezes),
-            (&mut self.thawed_answers, other.thawed_answers),
-            (&mut self.budget_waits, other.budget_waits),
-            (&mut self.adoptions, other.adoptions),
-        ];
-        for (sum, of) in sums {
-            *sum += of;
-        }
-    }
-
-    /// A simulation in which nothing happens proves nothing.
-    pub(crate) fn assert_it_was_worth_it(&self, worlds: u64) {
-        let least = [
-            ("jobs", self.jobs, 10),
-            ("calls", self.calls, 20),
-            ("processes", self.processes, 2),
-            ("recoveries", self.recoveries, 2),
-            ("holds", self.holds, 3),
-            ("openings and closings of the breaker", self.breaker, 2),
-        ];
-        for (what, seen, each) in least {
-            assert!(seen >= worlds * each, "{seen} {what} in {worlds} worlds");
-        }
-        // Looked at only after the clock was set.
-        let waits = self.budget_waits;
-        assert!(worlds < 1_000 || waits > 5, "{waits} waits for a budget");
-        let some = [
-            ("tasks fetched", self.fetches),
-            ("calls interrupted", self.interrupted),
-            ("fallbacks", self.fallbacks),
-            ("steps of the clock", self.clock_steps),
-            ("freezes", self.freezes),
-            ("jobs that went to another batch", self.adoptions),
-            (
-                "answers that came while nobody could take them",
-                self.thawed_answers,
-            ),
-        ];
-        for (what, seen) in some {
-            assert!(
-                worlds < 1_000 || seen > 50,
-                "{seen} {what} in {worlds} worlds"
-            );
-        }
-    }
+    pub(crate) streams: bool,
+    /// The client key that hands it in.
+    pub(crate) by: Option<KeyId>,
 }
 
 /// The state of the world.
 pub(crate) struct State {
-    /// The process's wall clock.
-    clock: Option<SimClock>,
-    /// GLM's time while no process runs.
-    last: Timestamp,
-    frozen_ms: u64,
-    /// By how much the wall clock is ahead of GLM's.
-    ahead_ms: i64,
-    latest_wall: Timestamp,
-    disturbed: Timestamp,
-    set_back: Option<Timestamp>,
-    unpaced: Timestamp,
-    /// When the wall clock was last set, by GLM's.
-    stepped: Option<Timestamp>,
-    pub(crate) marks: Marks,
+    pub(crate) clocks: Clocks,
     /// The latest moment, and how many messages came at it.
     moment: (Timestamp, u64),
     pub(crate) alive: bool,
@@ -238,6 +63,22 @@ pub(crate) struct State {
     /// Jobs that were asked for again: under the key that they had then.
     pub(crate) asked_again: BTreeSet<JobId>,
     pub(crate) promises: BTreeMap<JobId, Promise>,
+    /// The answers that somebody was told, of jobs that were completed.
+    pub(crate) answers: BTreeMap<JobId, String>,
+    /// Jobs whose streams somebody reads.
+    pub(crate) read: BTreeSet<JobId>,
+    /// Client keys that are known to be revoked.
+    pub(crate) revoked: BTreeSet<KeyId>,
+    /// What tells the process that runs from those before it.
+    pub(crate) instance: u64,
+    pub(crate) room: Room,
+    /// Nothing is meddled with any more.
+    pub(crate) is_healed: bool,
+    /// Since when the file of the process that runs is gone, by the time awake.
+    pub(crate) gone: Option<Timestamp>,
+    pub(crate) script: Script,
+    pub(crate) happened: Vec<Happened>,
+    pub(crate) planted: Planted,
     pub(crate) tally: Tally,
     pub(crate) violation: Option<String>,
     trace: VecDeque<String>,
@@ -258,9 +99,6 @@ const MESSAGES_MAX: u64 = 20_000;
 /// Steps that a failure shows.
 const STEPS_SHOWN: usize = 40;
 
-/// Calls that began longer ago matter to no minute any more, in milliseconds.
-const LOGGED_MS: u64 = 120_000;
-
 /// How many batches a world has, beside the jobs of none.
 pub(crate) const BATCHES: u64 = 3;
 
@@ -280,23 +118,22 @@ fn with_batches() -> MemoryStore {
 }
 
 impl Sim {
-    pub(crate) fn new(seed: u64, settings: Settings, verbose: bool) -> Arc<Self> {
+    pub(crate) fn new(seed: u64, script: &Script, planted: Planted, verbose: bool) -> Arc<Self> {
         let mut history = History::default();
+        let mut happened = Vec::new();
+        let settings = draw::settings(seed, |number, words| {
+            let has = script.has(number);
+            if has {
+                happened.push(Happened::new(number, sample::START, sample::START, words));
+            }
+            has
+        });
         history.set(Arc::new(settings), sample::START);
         Arc::new(Self {
             store: with_batches(),
             over: Notify::new(),
             state: Mutex::new(State {
-                clock: None,
-                last: sample::START,
-                frozen_ms: 0,
-                ahead_ms: 0,
-                latest_wall: sample::START,
-                disturbed: sample::START,
-                set_back: None,
-                unpaced: sample::START,
-                stepped: None,
-                marks: Marks(vec![(sample::START, 0)]),
+                clocks: Clocks::starting_at(sample::START),
                 moment: (sample::START, 0),
                 alive: false,
                 process: 0,
@@ -308,6 +145,16 @@ impl Sim {
                 batches: std::array::from_fn(|number| number as u64),
                 asked_again: BTreeSet::new(),
                 promises: BTreeMap::new(),
+                answers: BTreeMap::new(),
+                read: BTreeSet::new(),
+                revoked: BTreeSet::new(),
+                instance: 0,
+                room: Room::default(),
+                is_healed: false,
+                gone: None,
+                script: script.clone(),
+                happened,
+                planted,
                 tally: Tally::default(),
                 violation: None,
                 trace: VecDeque::new(),
@@ -367,6 +214,7 @@ impl Sim {
         if !state.disk_dice.one_in(4) {
             state.plans.panic = None;
         }
+        state.tally.panics += 1;
         state.note(|| format!("{actor} panics"));
         drop(state);
         // Without the hook, which would print it.
@@ -397,98 +245,74 @@ impl Sim {
 impl State {
     /// A process begins. Call it on its runtime.
     pub(crate) fn boot(&mut self) {
-        self.clock = Some(SimClock::starting_at(shifted(self.last, self.ahead_ms)));
+        self.clocks.boot();
         self.process += 1;
         self.alive = true;
         self.tally.processes += 1;
+        // Somebody has put it back.
+        self.gone = None;
+        self.room.told = None;
     }
 
     /// The process has ended, `down_ms` before the next begins. Call it on its runtime. Tells whether
     /// a change of the settings may not have come to its disk.
     pub(crate) fn end_process(&mut self, down_ms: u64) -> bool {
-        let (now, at_glm) = (self.now(), self.times().glm);
+        let (now, at_glm) = (self.now(), self.clocks.at_glm());
+        self.knows_of_room();
+        for since in [self.gone, self.room.failing.take()].into_iter().flatten() {
+            self.history.had_no_room(since, now);
+        }
         let is_change = |act: &Act| *act == Act::Configure;
         let changing = self.history.is_done_by_hand(is_change, now);
         self.alive = false;
         self.server.cut_all(at_glm);
         self.history.process_over(now);
         self.plans = Plans::default();
-        self.last = at_glm.plus_ms(down_ms);
-        self.clock = None;
-        self.tally.virtual_ms = self.last.since(sample::START);
+        self.read.clear();
+        self.clocks.rest(down_ms);
+        self.tally.virtual_ms = self.clocks.at_glm().since(sample::START);
         changing
     }
 
     pub(crate) fn clock(&self) -> SimClock {
-        self.clock.clone().expect("a process runs")
+        self.clocks.wall_clock()
     }
 
     /// As long as the processes were awake.
     pub(crate) fn now(&self) -> Timestamp {
-        self.at_glm().minus_ms(self.frozen_ms)
-    }
-
-    fn at_glm(&self) -> Timestamp {
-        let wall = self.clock.as_ref().map(Clock::now);
-        wall.map_or(self.last, |wall| shifted(wall, -self.ahead_ms))
+        self.clocks.now()
     }
 
     pub(crate) fn wall(&self) -> Timestamp {
-        shifted(self.at_glm(), self.ahead_ms)
+        self.clocks.wall()
     }
 
     pub(crate) fn times(&self) -> Now {
-        let wall = self.wall();
-        Now {
-            awake: self.now(),
-            glm: self.at_glm(),
-            wall,
-            latest_wall: self.latest_wall.max(wall),
-            disturbed: self.disturbed,
-            set_back: self.set_back,
-            unpaced: self.unpaced,
-        }
+        self.clocks.times()
+    }
+
+    pub(crate) fn heard(&self) -> Heard<'_> {
+        self.clocks.heard()
     }
 
     /// A queue begins with what the disk holds.
     pub(crate) fn recovers(&mut self) {
-        let (now, at_glm) = (self.now(), self.at_glm());
+        let now = self.now();
         self.tally.recoveries += 1;
-        self.ledger.recovered = now;
+        self.ledger.recovers(now);
         self.history.recovered(now);
-        if self.stepped.is_some_and(|at| at_glm.since(at) < LOGGED_MS) {
-            self.unpaced = at_glm;
-        }
-    }
-
-    pub(crate) fn heard(&self) -> Heard<'_> {
-        Heard {
-            now: self.times(),
-            marks: &self.marks,
-        }
+        self.clocks.recovers();
     }
 
     /// The wall clock is set.
     pub(crate) fn step_the_clock(&mut self, ms: i64) {
-        self.latest_wall = self.times().latest_wall;
-        self.ahead_ms += ms;
-        if let Some(clock) = &self.clock {
-            clock.step(ms);
-        }
-        if ms < 0 {
-            self.set_back = Some(self.now());
-        }
         self.tally.clock_steps += 1;
-        self.note(|| format!("the clock is set by {ms} ms"));
-        self.disturbed = self.now();
-        self.stepped = Some(self.at_glm());
-        self.mark(self.now());
+        self.clocks.step(ms);
     }
 
     /// The wall clock tells no moment any more that it did not tell before.
     pub(crate) fn put_the_clock_right(&mut self) {
-        let now = self.times();
-        let back_ms = now.latest_wall.since(now.wall);
+        let back_ms = self.clocks.behind_ms();
         if back_ms > 0 {
             self.step_the_clock(i64::try_from(back_ms).unwrap_or(i64::MAX));
         }
@@ -496,21 +320,18 @@ impl State {
 
     /// Nothing of the process runs for so long, from now on: whoever says so lets the time pass at once.
     pub(crate) fn freeze(&mut self, ms: u64) {
-        let thaw = self.at_glm().plus_ms(ms);
+        let thaw = self.clocks.freeze(ms);
         self.tally.freezes += 1;
         self.tally.thawed_answers += self.server.answers_until(thaw);
-        self.frozen_ms += ms;
-        self.note(|| format!("the process is frozen for {ms} ms"));
-        // The time of the thaw.
-        let awake = self.now().plus_ms(ms);
-        self.disturbed = awake;
-        self.unpaced = thaw;
-        self.mark(awake);
     }
 
-    fn mark(&mut self, awake: Timestamp) {
-        let ahead_ms = self.ahead_ms + self.frozen_ms.cast_signed();
-        self.marks.0.push((awake, ahead_ms));
+    /// An event of the script happens.
+    pub(crate) fn happens(&mut self, number: u32, words: impl FnOnce() -> String) {
+        let words = words();
+        let at = self.clocks.at_glm();
+        self.note(|| format!("event {number}: {words}"));
+        let happened = Happened::new(number, sample::START, at, words);
+        self.happened.push(happened);
     }
 
     /// Whether this process may still do anything to the world.
@@ -520,7 +341,7 @@ impl State {
 
     /// Remembers a step.
     pub(crate) fn note(&mut self, what: impl FnOnce() -> String) {
-        let at = self.at_glm().since(sample::START);
+        let at = self.clocks.at_glm().since(sample::START);
         if self.trace.len() >= self.keep {
             self.trace.pop_front();
         }
@@ -569,6 +390,7 @@ impl State {
         }
         self.plans.kill = None;
         self.alive = false;
+        self.tally.kills += 1;
         self.note(|| format!("killed: {place:?}"));
         true
     }
@@ -591,6 +413,16 @@ impl State {
             )
         });
         self.tally.calls += 1;
+        let known = self.ledger.jobs.get(&call.job_id);
+        if let Some(key) = known.and_then(|known| known.job.key_id) {
+            self.tally.by_key += 1;
+            self.tally.by_dead_key += u64::from(self.revoked.contains(&key));
+            let key = self.history.latest().keys.get(key);
+            let rights = key.map(|key| &key.rights);
+            let is_bound =
+                rights.is_some_and(|of| of.budget.is_some() || of.calls_in_flight.is_some());
+            self.tally.key_bounded += u64::from(is_bound);
+        }
         Ok((number, plan))
     }
 }
@@ -600,4 +432,10 @@ pub(crate) fn short(job: JobId) -> String {
     let number = job.as_bytes()[10..14].iter();
     let number = number.fold(0_u32, |n, byte| (n << 8) | u32::from(*byte));
     format!("#{number}")
+}
+
+/// The number of the event that brought a job.
+pub(crate) fn number_of(job: &Job) -> u64 {
+    let number = job.content_id.as_deref().and_then(|id| id.parse().ok());
+    number.unwrap_or_default()
 }

@@ -5,18 +5,21 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use onelane_actors::testing::{Dice, SeededIds};
-use onelane_core::model::{
-    BatchId, HoldScope, JobId, OnInterrupted, Phase, SessionId, Settings, Submission,
-};
+use onelane_core::model::{JobId, Phase};
 use tokio::runtime::Builder;
 use tokio::time::sleep;
 
 use crate::books;
-use crate::client::{self, Client, Order};
-use crate::draw::{self, MODELS};
+use crate::client::{self, Client};
+use crate::draw;
+use crate::faults::{PLACES, Planted};
 use crate::gate;
 use crate::history::Act;
-use crate::sim::{BATCHES, Fate, PLACES, Promise, Sim, Tally, short};
+use crate::meddle::{self, Meddler};
+use crate::panics;
+use crate::script::{AROUND, Happened, PER_STEP, Script, dice_of};
+use crate::sim::{Sim, short};
+use crate::tally::Tally;
 
 /// How a process ended.
 enum End {
@@ -26,52 +29,77 @@ enum End {
     Done,
 }
 
-/// Those who submit and meddle.
-struct Driver {
-    dice: Dice,
-    ids: Arc<SeededIds>,
-    steps: u64,
-    key: u32,
-    submitted: u64,
-    /// Batches that were moved.
-    moves: u64,
-    /// Out of so many steps one is a fault.
-    faults: u64,
-    healing: bool,
-    changed_meanwhile: bool,
+/// What went wrong in a world.
+pub(crate) struct Broken {
+    /// The promise that is broken, and by what.
+    pub(crate) what: String,
+    /// The events of its script, in their order.
+    pub(crate) happened: Vec<Happened>,
+    /// Its settings and its last steps.
+    pub(crate) around: String,
 }
 
-/// Lives the world of a seed; the error is the report of what went wrong.
-pub(crate) fn live(seed: u64, verbose: bool) -> Result<Tally, String> {
-    let (sim, lived) = go(seed, verbose);
+/// Lives the world of a seed by a script.
+pub(crate) fn lives(
+    seed: u64,
+    script: &Script,
+    planted: Planted,
+    verbose: bool,
+) -> Result<Tally, Broken> {
+    let _listens = panics::listen();
+    let lived = std::panic::catch_unwind(|| lives_or_panics(seed, script, planted, verbose));
+    lived.unwrap_or_else(|_| {
+        Err(Broken {
+            what: format!(
+                "the world itself breaks: {}",
+                panics::take().unwrap_or_default()
+            ),
+            happened: Vec::new(),
+            around: String::new(),
+        })
+    })
+}
+
+fn lives_or_panics(
+    seed: u64,
+    script: &Script,
+    planted: Planted,
+    verbose: bool,
+) -> Result<Tally, Broken> {
+    let (sim, lived) = go(seed, script, planted, verbose);
     let state = sim.lock();
     if verbose {
         state.steps().for_each(|step| println!("{step}"));
     }
-    match lived {
-        Ok(()) => Ok(state.tally),
-        Err(what) => {
-            let steps: Vec<&str> = state.steps().collect();
-            let settings = format!("{:#?}", state.history.latest());
-            let settings = draw::without_prices(&settings);
-            Err(format!(
-                "{what}\n\nits settings in the end: {settings}\n\nits last steps:\n{}",
+    lived.map(|()| state.tally).map_err(|what| {
+        let steps: Vec<&str> = state.steps().collect();
+        let settings = format!("{:#?}", state.history.latest());
+        let settings = draw::without_prices(&settings);
+        Broken {
+            what,
+            happened: state.happened.clone(),
+            around: format!(
+                "its settings in the end: {settings}\n\nits last steps:\n{}",
                 steps.join("\n")
-            ))
+            ),
         }
-    }
+    })
 }
 
 /// Everything that happens in the world of a seed.
 pub(crate) fn story(seed: u64) -> Vec<String> {
-    let (sim, _) = go(seed, true);
+    let (sim, _) = go(seed, &Script::All, Planted::Nothing, true);
     let state = sim.lock();
     state.steps().map(str::to_owned).collect()
 }
 
-fn go(seed: u64, verbose: bool) -> (Arc<Sim>, Result<(), String>) {
-    let mut dice = Dice::new(seed, "settings");
-    let sim = Sim::new(seed, draw::settings(&mut dice), verbose);
+fn go(
+    seed: u64,
+    script: &Script,
+    planted: Planted,
+    verbose: bool,
+) -> (Arc<Sim>, Result<(), String>) {
+    let sim = Sim::new(seed, script, planted, verbose);
     let mut driver = Driver::new(seed);
     loop {
         let runtime = Builder::new_current_thread()
@@ -81,6 +109,9 @@ fn go(seed: u64, verbose: bool) -> (Arc<Sim>, Result<(), String>) {
             .expect("a runtime");
         let end = runtime.block_on(driver.process(&sim));
         drop(runtime);
+        if let Some(words) = panics::take() {
+            sim.violated(format!("somebody panics: {words}"));
+        }
         let violation = sim.lock().violation.clone();
         if let Some(what) = violation {
             return (sim, Err(what));
@@ -98,56 +129,81 @@ fn go(seed: u64, verbose: bool) -> (Arc<Sim>, Result<(), String>) {
 /// Processes after which a world is given up: faults have long ended by then.
 const PROCESSES_MAX: u64 = 200;
 
+/// Goes through the script of a world.
+struct Driver {
+    seed: u64,
+    ids: Arc<SeededIds>,
+    meddler: Meddler,
+    /// The next step, and how many there are.
+    step: u32,
+    steps: u32,
+    /// Out of so many steps one is a fault.
+    faults: u64,
+    healing: bool,
+    changed_meanwhile: bool,
+}
+
 impl Driver {
     fn new(seed: u64) -> Self {
         let mut dice = Dice::new(seed, "driver");
         Self {
+            seed,
             ids: Arc::new(SeededIds::new(seed)),
-            steps: dice.between(15, 60),
+            meddler: Meddler::default(),
+            step: 1,
+            steps: dice.between(15, 60) as u32,
             faults: *dice.pick(&[3, 6, 12, 1_000]),
-            dice,
-            key: 0,
-            submitted: 0,
-            moves: 0,
             healing: false,
             changed_meanwhile: false,
         }
     }
 
+    /// Whether an event around this process happens, and what it draws from.
+    fn around(&self, sim: &Sim, process: u32, which: u32, one_in: u64) -> Option<(u32, Dice)> {
+        let number = AROUND + process * PER_STEP + which;
+        let mut dice = dice_of(self.seed, number);
+        let is_drawn = !self.healing && dice.one_in(one_in);
+        (is_drawn && sim.lock().script.has(number)).then_some((number, dice))
+    }
+
     /// One process, from its start to its end.
     async fn process(&mut self, sim: &Arc<Sim>) -> End {
         sim.lock().boot();
-        if sim.lock().tally.processes > PROCESSES_MAX {
+        let process = sim.lock().process;
+        if process > PROCESSES_MAX {
             sim.violated("it never comes to its end");
         }
-        if !self.healing && self.dice.one_in(self.faults) {
+        let process = process as u32;
+        if let Some((number, mut dice)) = self.around(sim, process, 0, self.faults) {
             // Again, while it still finds out what the crash before left.
-            let chances = self.dice.below(5);
-            let place = *self.dice.pick(&PLACES);
-            sim.lock().plans.kill = Some((place, chances));
+            let (chances, place) = (dice.below(5), *dice.pick(&PLACES));
+            let mut state = sim.lock();
+            state.plans.kill = Some((place, chances));
+            state.happens(number, || meddle::killed(place, chances));
         }
         let end = tokio::select! {
             biased;
             () = sim.over.notified() => End::Another,
             end = self.use_it(sim) => end,
         };
-        let down_ms = match self.dice.below(4) {
+        let mut dice = Dice::new(self.seed, &format!("after process {process}"));
+        let down_ms = match dice.below(4) {
             0 => 0,
-            1..3 => self.dice.between(1, 3_000),
-            _ => self.dice.between(1_000, 180_000),
+            1..3 => dice.between(1, 3_000),
+            _ => dice.between(1_000, 180_000),
         };
         self.changed_meanwhile |= sim.lock().end_process(down_ms);
-        if self.dice.one_in(12) {
-            self.set_the_clock(sim);
+        if let Some((number, mut dice)) = self.around(sim, process, 1, 12) {
+            meddle::set_the_clock(number, sim, &mut dice);
         }
         // An operator may change the settings while nothing runs.
-        if self.dice.one_in(6) {
+        if let Some((number, mut dice)) = self.around(sim, process, 2, 6) {
             let before = Arc::clone(sim.lock().history.latest());
-            let settings = self.changed(&before);
+            let settings = self.meddler.changed(&before, &mut dice);
             self.changed_meanwhile = true;
             let mut state = sim.lock();
             let what = draw::difference(&before, &settings);
-            state.note(|| format!("settings while nothing runs: {what}"));
+            state.happens(number, || format!("settings, while nothing runs: {what}"));
             let now = state.now();
             state.history.set(Arc::new(settings), now);
             state.history.confirmed(now);
@@ -159,7 +215,9 @@ impl Driver {
         let changed = std::mem::take(&mut self.changed_meanwhile);
         let act = changed.then(|| sim.lock().history.acts(Act::Configure));
         let Some((client, ended)) = client::start(sim, &self.ids).await else {
-            sim.violated("the lane does not start");
+            if sim.lock().gone.is_none() {
+                sim.violated("the lane does not start");
+            }
             return End::Another;
         };
         sim.lock().note(|| "a process runs".to_owned());
@@ -170,29 +228,42 @@ impl Driver {
             let now = state.now();
             state.history.acted(act, now);
         }
-        while self.steps > 0 {
+        while self.step <= self.steps {
             if client.has_stopped() {
                 sim.lock().note(|| "the lane has stopped".to_owned());
                 let _ = ended.await;
                 return End::Another;
             }
-            self.steps -= 1;
-            if self.dice.one_in(25) {
-                let retry_policy = Duration::from_millis(self.dice.between(0, 20_000));
-                sim.lock()
-                    .note(|| format!("shut down within {retry_policy:?}"));
-                let drained = client.shut_down(retry_policy).await;
-                let _ = ended.await;
-                if drained {
-                    left_by_a_shutdown(sim);
+            let number = self.step * PER_STEP;
+            self.step += 1;
+            let mut dice = dice_of(self.seed, number);
+            let pause = pause(&mut dice);
+            if dice.one_in(25) {
+                let within = Duration::from_millis(dice.between(0, 20_000));
+                if sim.lock().script.has(number) {
+                    let words = || format!("the lane is shut down, within {within:?}");
+                    sim.lock().happens(number, words);
+                    let drained = client.shut_down(within).await;
+                    let _ = ended.await;
+                    if drained {
+                        left_by_a_shutdown(sim);
+                    }
+                    return End::Another;
                 }
-                return End::Another;
+            } else if dice.one_in(self.faults) {
+                if sim.lock().script.has(number) {
+                    meddle::plan_a_fault(number, sim, &mut dice);
+                }
+            } else {
+                self.meddler.step(number, &client, &mut dice).await;
             }
-            self.step(&client).await;
-            self.pause_between_steps().await;
+            sleep(pause).await;
             let overdue = {
                 let state = sim.lock();
-                state.ledger.overdue(state.heard())
+                match state.takes_nothing() {
+                    true => Ok(()),
+                    false => state.ledger.overdue(state.heard()),
+                }
             };
             if let Err(what) = overdue
                 && !client.has_stopped()
@@ -216,307 +287,19 @@ impl Driver {
         End::Done
     }
 
-    async fn pause_between_steps(&mut self) {
-        let ms = match self.dice.below(10) {
-            0..3 => self.dice.below(50),
-            3..7 => self.dice.below(5_000),
-            7..9 => self.dice.between(2_000, 30_000),
-            _ => self.dice.between(10_000, 180_000),
-        };
-        sleep(Duration::from_millis(ms)).await;
-    }
-
-    /// One thing happens. What is asked of the lane is not waited for, so that many things are under
-    /// way at once.
-    async fn step(&mut self, client: &Client) {
-        let sim = Arc::clone(&client.sim);
-        if self.dice.one_in(self.faults) {
-            self.plan_a_fault(&sim);
-            return;
-        }
-        let to = client.clone();
-        match self.dice.below(49) {
-            0..16 => {
-                for _ in 0..self.dice.between(1, 5) {
-                    let order = self.order(&sim);
-                    let to = client.clone();
-                    tokio::spawn(async move { to.submit(order).await });
-                }
-            }
-            16 => {
-                if let Some(order) = self.order_again(&sim) {
-                    tokio::spawn(async move { to.submit(order).await });
-                }
-            }
-            17..20 => {
-                if let Some(job) = self.some_job(&sim, |phase| phase <= Phase::Running) {
-                    tokio::spawn(async move { to.cancel(job).await });
-                }
-            }
-            20..22 => {
-                let ended =
-                    |phase| matches!(phase, Phase::Failed | Phase::Cancelled | Phase::Parked);
-                if let Some(job) = self.some_job(&sim, ended) {
-                    tokio::spawn(async move { to.requeue(job).await });
-                }
-            }
-            22..24 => {
-                if let Some(job) = self.some_job(&sim, |phase| phase <= Phase::Staged) {
-                    let priority = self.dice.below(10) as i32;
-                    tokio::spawn(async move { to.reprioritise(job, priority).await });
-                }
-            }
-            24 => {
-                if let Some(job) = self.some_job(&sim, |_| true) {
-                    tokio::spawn(async move { to.wait(job).await });
-                }
-            }
-            25 => client.pause().await,
-            26 | 27 => client.resume().await,
-            28 => client.close_intake().await,
-            29 | 30 => {
-                let scopes: Vec<HoldScope> = {
-                    let state = sim.lock();
-                    state.ledger.lane.holds().map(|(scope, _)| scope).collect()
-                };
-                if !scopes.is_empty() {
-                    let scope = self.dice.pick(&scopes).clone();
-                    client.release(scope).await;
-                }
-            }
-            31..34 => {
-                let before = Arc::clone(sim.lock().history.latest());
-                let settings = self.changed(&before);
-                let what = draw::difference(&before, &settings);
-                sim.lock().note(|| format!("settings: {what}"));
-                client.configure(settings).await;
-            }
-            34 => client.reset_breaker().await,
-            35 => {
-                let ms = self.dice.between(1_000, 60_000);
-                let ms = (!self.dice.one_in(4)).then_some(ms);
-                client.open_breaker(ms).await;
-            }
-            44 => {
-                self.set_the_clock(&sim);
-                tokio::spawn(to.follows_the_clock());
-            }
-            47 | 48 => {
-                if let Some(moved) = self.moved_batch(&sim) {
-                    let MovedBatch { number, id, jobs } = moved;
-                    let moves = self.moves;
-                    tokio::spawn(async move {
-                        if to.move_batch(id, jobs).await {
-                            to.sim.lock().batches[number] = BATCHES + moves;
-                        }
-                    });
-                }
-            }
-            45 | 46 => {
-                let ms = match self.dice.below(3) {
-                    0 => self.dice.between(100, 5_000),
-                    1 => self.dice.between(2_000, 60_000),
-                    _ => self.dice.between(10_000, 600_000),
-                };
-                sim.lock().freeze(ms);
-                // Nothing else runs meanwhile; then everything that was due does, in its order.
-                tokio::time::advance(Duration::from_millis(ms)).await;
-                tokio::spawn(to.follows_the_clock());
-            }
-            _ => {
-                let key = format!("key-{}", self.key);
-                let mut state = sim.lock();
-                let now = state.times().glm;
-                let what = state.server.turn(&MODELS, &key, now);
-                state.note(|| format!("GLM: {what}"));
-            }
-        }
-    }
-
-    /// Somebody sets the wall clock, forth or back, by seconds, hours or days.
-    fn set_the_clock(&mut self, sim: &Sim) {
-        const DAY_MS: u64 = 86_400_000;
-        let dice = &mut self.dice;
-        let ms = match dice.below(4) {
-            0 => dice.between(1, 5_000),
-            1 => dice.between(1_000, 600_000),
-            2 => dice.between(600_000, DAY_MS),
-            _ => dice.between(DAY_MS, 5 * DAY_MS),
-        };
-        let ms = ms.cast_signed();
-        let back = dice.one_in(2);
-        sim.lock().step_the_clock(if back { -ms } else { ms });
-    }
-
-    fn plan_a_fault(&mut self, sim: &Sim) {
-        let dice = &mut self.dice;
-        let chances = *dice.pick(&[0, 0, 1, 3, 10]);
-        let mut state = sim.lock();
-        match dice.below(4) {
-            0 | 1 => {
-                let place = *dice.pick(&PLACES);
-                state.plans.kill = Some((place, chances));
-            }
-            2 => {
-                let actor = *dice.pick(&["queue", "store", "breaker", "cost", "caller"]);
-                state.plans.panic = Some((actor, chances));
-            }
-            _ => {
-                let fate = *dice.pick(&[Fate::Lost, Fate::Kept]);
-                state.plans.disk = Some((fate, chances));
-            }
-        }
-        let plans = format!("planned: {:?}", state.plans);
-        state.note(|| plans);
-    }
-
-    /// Other settings, among them the key.
-    fn changed(&mut self, before: &Settings) -> Settings {
-        let mut settings = if self.dice.one_in(3) {
-            before.clone()
-        } else {
-            draw::change(before, &mut self.dice)
-        };
-        if settings == *before {
-            self.key += 1;
-            draw::set_account(&mut settings, self.key);
-        }
-        settings
-    }
-
-    fn some_job(&mut self, sim: &Sim, which: impl Fn(Phase) -> bool) -> Option<JobId> {
-        let state = sim.lock();
-        let jobs: Vec<JobId> = state
-            .ledger
-            .jobs
-            .values()
-            .filter(|known| which(known.job.phase()))
-            .map(|known| known.job.id)
-            .collect();
-        (!jobs.is_empty()).then(|| *self.dice.pick(&jobs))
-    }
-
-    fn order(&mut self, sim: &Sim) -> Order {
-        self.submitted += 1;
-        let dice = &mut self.dice;
-        let kind = if dice.one_in(15) { "poison" } else { "prompt" };
-        let length = dice.between(0, 400) as usize;
-        let promise = Promise {
-            user: (*dice.pick(&["ada", "bob", "cyd"])).to_owned(),
-            key: dice.one_in(2).then(|| format!("key {}", self.submitted)),
-            prompt: format!("{kind} {} {}", self.submitted, "x".repeat(length)),
-            model: MODELS[dice.below(MODELS.len() as u64) as usize],
-        };
-        let mut submission = said(&promise, sim);
-        let dice = &mut self.dice;
-        submission.priority = Some(*dice.pick(&[0, 0, 0, 1, 5, 9]));
-        let now = sim.lock().wall();
-        if dice.one_in(6) {
-            submission.run_at = Some(now.plus_ms(dice.between(0, 120_000)));
-        }
-        if dice.one_in(8) {
-            submission.deadline = Some(now.plus_ms(dice.between(1, 120_000)).into());
-        }
-        if dice.one_in(8) {
-            submission.timeout_ms = Some(dice.between(50, 30_000));
-        }
-        if dice.one_in(4) {
-            let of = [
-                OnInterrupted::Retry,
-                OnInterrupted::Park,
-                OnInterrupted::Fail,
-            ];
-            submission.on_interrupted = Some(*dice.pick(&of));
-        }
-        if self.dice.one_in(5) {
-            for _ in 0..self.dice.between(1, 3) {
-                submission
-                    .after
-                    .extend(self.some_job(sim, |phase| phase <= Phase::Completed));
-            }
-        }
-        Order {
-            submission,
-            promise,
-            plainly: self.dice.one_in(3),
-            expected: None,
-        }
-    }
-
-    /// A submission that was acknowledged is made again.
-    fn order_again(&mut self, sim: &Sim) -> Option<Order> {
-        let state = sim.lock();
-        let keyed: Vec<(JobId, Promise)> = state
-            .promises
-            .iter()
-            .filter(|(_, promise)| promise.key.is_some())
-            .map(|(id, promise)| (*id, promise.clone()))
-            .collect();
-        drop(state);
-        if keyed.is_empty() {
-            return None;
-        }
-        let (job, promise) = self.dice.pick(&keyed).clone();
-        sim.lock().asked_again.insert(job);
-        Some(Order {
-            submission: said(&promise, sim),
-            promise,
-            plainly: self.dice.one_in(2),
-            expected: Some(job),
-        })
-    }
-
-    /// A batch that moves: which, under what id it goes on, and the keys that its jobs have there. One that was asked
-    /// for again keeps its key: the question may still be on its way.
-    fn moved_batch(&mut self, sim: &Sim) -> Option<MovedBatch> {
-        self.moves += 1;
-        let number = self.dice.between(1, BATCHES) as usize;
-        let mut state = sim.lock();
-        let of = BatchId::new(state.batches[number]);
-        let keyed: Vec<(JobId, String)> = state
-            .ledger
-            .jobs
-            .values()
-            .filter(|known| known.job.batch_id == Some(of))
-            .filter_map(|known| Some((known.job.id, known.job.idempotency_key.clone()?)))
-            .collect();
-        if keyed.is_empty() {
-            return None;
-        }
-        let mut jobs = Vec::new();
-        for (id, key) in keyed {
-            let is_free = !state.asked_again.contains(&id);
-            match state.promises.get_mut(&id).filter(|_| is_free) {
-                // Nobody asks for it by a key that is just being changed.
-                Some(promise) if self.dice.one_in(2) => {
-                    promise.key = None;
-                    jobs.push((id, format!("{key} of {}", self.moves)));
-                }
-                Some(_) => jobs.push((id, key)),
-                None if !is_free => jobs.push((id, key)),
-                // Who submitted it does not know yet that it is there.
-                None => {}
-            }
-        }
-        Some(MovedBatch {
-            number,
-            id: BatchId::new(BATCHES + self.moves),
-            jobs,
-        })
-    }
-
     /// GLM works, and operators do what is theirs to do.
     async fn heal(&mut self, client: &Client) {
         {
             let mut state = client.sim.lock();
             let now = state.times().glm;
+            state.is_healed = true;
             state.plans = Default::default();
             state.server.heal(now);
+            state.make_room();
             state.put_the_clock_right();
         }
-        self.key += 1;
         let mut settings = (**client.sim.lock().history.latest()).clone();
-        draw::set_account(&mut settings, self.key);
+        self.meddler.another_account(&mut settings);
         settings.glm.is_active = true;
         settings.budgets.clear();
         client.configure(settings).await;
@@ -530,7 +313,7 @@ impl Driver {
                 .collect()
         };
         for job in held {
-            if self.dice.one_in(2) {
+            if Dice::new(self.seed, &format!("again {job}")).one_in(2) {
                 client.requeue(job).await;
             }
         }
@@ -593,35 +376,15 @@ impl Driver {
     }
 }
 
-/// A batch that goes on under another id.
-struct MovedBatch {
-    number: usize,
-    id: BatchId,
-    jobs: Vec<(JobId, String)>,
-}
-
-fn said(promise: &Promise, sim: &Sim) -> Submission {
-    let mut submission = Submission::prompt(promise.prompt.clone())
-        .expect("a prompt")
-        .model(promise.model)
-        .user(promise.user.clone());
-    submission.idempotency_key.clone_from(&promise.key);
-    // The same job is of the same batch whenever it is asked for.
-    let drawn: u64 = promise.prompt.bytes().map(u64::from).sum();
-    submission.batch_id = match sim.lock().batches[(drawn % (BATCHES + 1)) as usize] {
-        0 => None,
-        id => Some(BatchId::new(id)),
+/// How long nobody does anything.
+fn pause(dice: &mut Dice) -> Duration {
+    let ms = match dice.below(10) {
+        0..3 => dice.below(50),
+        3..7 => dice.below(5_000),
+        7..9 => dice.between(2_000, 30_000),
+        _ => dice.between(10_000, 180_000),
     };
-    submission.session = match drawn / (BATCHES + 1) % 4 {
-        0 => None,
-        number => Some(
-            format!("session-{number}")
-                .parse::<SessionId>()
-                .expect("visible")
-                .into(),
-        ),
-    };
-    submission
+    Duration::from_millis(ms)
 }
 
 /// After a shutdown that came to its end no call is on record as open, but for tasks that GLM holds.

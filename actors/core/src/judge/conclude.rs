@@ -366,7 +366,9 @@ pub fn interrupted(job: &Job, sent: Sent, settings: &Settings, now: Timestamp) -
         .map_or((job.attempts, now, AttemptPhase::Started), |open| {
             (open.no, open.at, open.phase)
         });
-    debug_assert!(sent == Sent::Maybe || phase == AttemptPhase::Started);
+    // That GLM holds it as a task may be on disk before its start.
+    let is_known_as_sent = phase == AttemptPhase::Started || job.task.is_some();
+    debug_assert!(sent == Sent::Maybe || is_known_as_sent);
     let (failure, effect, interruptions) = judge::interrupted(job, attempt, sent, settings);
     let mut call = CallRecord {
         failure: Some(failure.clone()),

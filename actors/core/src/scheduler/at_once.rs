@@ -62,6 +62,8 @@ impl Scheduler {
         if !is_let_in || is_late || may_be_there || !job.after.is_empty() || self.knows(job.id) {
             return None;
         }
+        // Timers may be late, after a process was frozen above all: what is due by now goes first.
+        self.line.wake(now);
         let slot = self.idle_slot()?;
         let settings = Arc::clone(&self.settings);
         let lane = settings.lane_of(&job.model);

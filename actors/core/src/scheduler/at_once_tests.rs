@@ -154,3 +154,17 @@ fn what_is_given_up_before_it_is_on_disk_is_not_sent() {
     assert_eq!(world.status_of(id(1)), JobStatus::Cancelled);
     world.finish();
 }
+
+#[test]
+fn nothing_is_started_at_once_before_what_is_due_by_now_although_no_timer_has_told() {
+    let mut world = World::new(1);
+    let due = world.now.plus_ms(60_000);
+    let first = world.submit_as(|job| job.run_at = Some(due));
+    world.ack_all();
+    // The process was frozen, and hears of a new job before its timer fires.
+    world.now = due.plus_ms(240_000);
+    assert!(!world.comes(new(2, |_| {})));
+    world.pass(0);
+    assert_eq!(world.running(), [first]);
+    world.finish();
+}

@@ -48,7 +48,7 @@ impl Candidate {
 }
 
 impl Scheduler {
-    /// The common end of every step: expire, send, stage, retire; then hand out what is to be done.
+    /// The common end of every step: expire, retire, send, stage; then hand out what is to be done.
     pub(super) fn go_on(&mut self, now: Timestamp) -> Vec<Effect> {
         if hold::expire(&mut self.state, now) {
             self.state_changed();
@@ -60,6 +60,8 @@ impl Scheduler {
         self.reroute(now);
         self.feed(now);
         self.wake_capped(now);
+        // Before anything takes a slot that is none any more.
+        self.retire_callers();
         self.fetch_tasks(now);
         let settings = Arc::clone(&self.settings);
         let settling = self.out.is_settling();
@@ -78,7 +80,6 @@ impl Scheduler {
             self.stage_ahead(name, now);
         }
         self.release_ahead();
-        self.retire_callers();
         self.out.hand_out()
     }
 
@@ -294,6 +295,7 @@ impl Scheduler {
         Sending {
             model,
             at: now,
+            paced: Some(steady),
             urgency: place.urgency(now),
         }
     }

@@ -20,6 +20,9 @@ const WINDOW_MS: u64 = 60_000;
 /// Starts that a token bound has to remember are at least so far apart: this bounds its log.
 const LOGGED_SPACING_MS: u64 = WINDOW_MS / PACE_LOG_STARTS_MAX as u64;
 
+/// From the decision to send a call until it is sent, in milliseconds: a disk that takes no longer makes no call late.
+const LATE_MS: u64 = 250;
+
 /// The start of a call, and the tokens that it counts for: estimated until they are known.
 #[derive(Debug, Clone, Copy)]
 struct Start {
@@ -97,6 +100,21 @@ impl Pace {
             job,
             tokens: u64::from(tokens),
         });
+        self.forget_and_sum_up();
+    }
+
+    /// A call that was counted when it was decided is sent now. Where the disk kept it waiting for long its minute begins now:
+    /// another that follows by the earlier moment would follow at once.
+    pub fn sent(&mut self, job: JobId, decided: Timestamp, now: Timestamp) {
+        if now.since(decided) < LATE_MS || self.last.is_none() {
+            return;
+        }
+        self.mind_the_clock(now);
+        self.last = Some(now);
+        let nth = self.log.iter().rposition(|start| start.job == job);
+        if let Some(start) = nth.and_then(|nth| self.log.remove(nth)) {
+            self.log.push_back(Start { at: now, ..start });
+        }
         self.forget_and_sum_up();
     }
 
@@ -364,6 +382,23 @@ mod tests {
             lane.pace.settled(sample::job_id(999), Some(0), now);
         };
         assert_eq!(next(other), 10_000, "another job");
+    }
+
+    #[test]
+    fn a_call_that_the_disk_kept_waiting_counts_from_when_it_is_sent() {
+        for settings in [requests(6), tokens(6_000)] {
+            let mut lane = Starter::new(settings);
+            let decided = lane.start(1_000);
+            let sent = decided.plus_ms(240_000);
+            lane.pace.sent(lane.starts[0].1, decided, sent);
+            assert_eq!(lane.pace.earliest(1_000, sent).since(sent), 10_000);
+            // A commit as long as others is none that keeps it waiting.
+            let mut lane = Starter::new(settings);
+            let decided = lane.start(1_000);
+            let sent = decided.plus_ms(LATE_MS - 1);
+            lane.pace.sent(lane.starts[0].1, decided, sent);
+            assert_eq!(lane.pace.earliest(1_000, sent).since(decided), 10_000);
+        }
     }
 
     /// Twenty at a time, three minutes each, thirty times as many tokens as estimated, which is known

@@ -301,6 +301,7 @@ impl Scheduler {
                 sending: Sending {
                     model: job.sent_to().into(),
                     at: now,
+                    paced: None,
                     urgency: job.priority.into(),
                 },
                 ticket: self.out.ticket(),
@@ -425,6 +426,19 @@ mod tests {
         let (job, crashed) = recovery.take_task().unwrap();
         assert_eq!((job.id, crashed), (sample::job_id(1), true));
         assert!(!recovery.has_task() && !recovery.has(job.id));
+    }
+
+    #[test]
+    fn a_task_whose_start_is_not_on_disk_ends_like_any_other() {
+        let staged = |n, account| Job {
+            task: task(n, account).task,
+            ..open(n, 0, AttemptPhase::Staged)
+        };
+        let mut recovery = found(vec![staged(1, "mine"), staged(2, "another's")]);
+        assert_eq!(recovery.in_doubt().count(), 0, "it was sent for certain");
+        assert!(matches!(close(&mut recovery, 2), Some(Next::Retry { .. })));
+        recovery.cancel(sample::job_id(1));
+        assert!(matches!(close(&mut recovery, 1), Some(Next::Cancelled)));
     }
 
     #[test]

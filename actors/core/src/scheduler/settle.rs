@@ -288,7 +288,7 @@ impl Scheduler {
         match (transition, decision) {
             (Transition::Stage { job_id, .. }, decision) => self.staged(*job_id, ticket, decision),
             (Transition::Start { slot, .. } | Transition::Resume { slot, .. }, decision) => {
-                self.started(*slot, ticket, decision);
+                self.started(*slot, ticket, decision, now);
             }
             (Transition::Settle(_), _) => self.unsettled = self.unsettled.saturating_sub(1),
             // Not if it was given up again, or failed at its deadline, before this was answered: that comes after it on disk, too.
@@ -347,7 +347,13 @@ impl Scheduler {
     }
 
     /// A start that was waited for is on disk: the call may go out.
-    fn started(&mut self, slot: SlotId, ticket: u64, decision: &Result<Applied, Refusal>) {
+    fn started(
+        &mut self,
+        slot: SlotId,
+        ticket: u64,
+        decision: &Result<Applied, Refusal>,
+        now: Timestamp,
+    ) {
         let Some(state) = self.slots.get_mut(&slot) else {
             return;
         };
@@ -370,12 +376,19 @@ impl Scheduler {
             *state = Slot::Idle;
             return;
         };
-        let cancelled = *cancelled;
+        let (cancelled, paced) = (*cancelled, sending.paced);
+        let lane = self.settings.lane_of(&sending.model);
         *state = Slot::Busy {
             dispatch: Arc::clone(dispatch),
             sending: sending.clone(),
             cancelled,
         };
+        if let Some(track) = self.tracks.get_mut(lane)
+            && let Some(decided) = paced
+        {
+            let now = self.steady.of(now);
+            track.pace.sent(dispatch.job.id, decided, now);
+        }
         self.out.act([Effect::Run {
             slot,
             dispatch: Arc::clone(dispatch),

@@ -43,6 +43,8 @@ pub struct Sending {
     pub model: Arc<str>,
     /// When that was decided.
     pub at: Timestamp,
+    /// The same by the clock that paces go by; `None`: no pace counts it.
+    pub paced: Option<Timestamp>,
     /// The priority that its job had risen to.
     pub urgency: i64,
 }

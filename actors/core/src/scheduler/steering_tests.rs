@@ -408,3 +408,24 @@ fn a_lane_that_is_gone_gives_its_jobs_back() {
     world.serves([BIG, BIG], "the default lane has two slots");
     world.finish();
 }
+
+#[test]
+fn calls_of_a_lane_that_is_taken_away_leave_the_others_no_more_slots_than_there_are() {
+    let lanes = ["two", "three"].map(|model| (model.to_owned(), lane_for(model)));
+    let mut world = World::with(Settings {
+        lanes: lanes.into(),
+        ..Settings::default()
+    });
+    let open = [world.ask("one"), world.ask("two")];
+    let waits = world.ask("four");
+    world.ack_all();
+    assert_eq!(world.running().len(), 2);
+    // The call of the lane that is gone is one of the default lane's now, and a third slot is none any more.
+    world.configure(|settings| settings.lanes = [("four".to_owned(), lane_for("four"))].into());
+    assert_eq!(world.running().len(), 2);
+    for id in open {
+        world.end_of(id, &answered());
+    }
+    assert!(world.running().contains(&waits));
+    world.finish();
+}
