@@ -144,3 +144,12 @@ fn live_events() {
         ],
     );
 }
+
+#[cfg(feature = "cli")]
+#[test]
+fn crash_loop() {
+    let said = run("crash_loop", &["--rounds", "3", "--stretch", "2"]);
+    check(&said, &["kills: 3", "every promise holds after 3 kills"]);
+    let wrong = Command::new(built("crash_loop")).arg("--rouns").output();
+    assert_eq!(wrong.unwrap().status.code(), Some(2));
+}

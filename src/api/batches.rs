@@ -1,7 +1,7 @@
 //! Batches over HTTP: the lines of an uploaded file as jobs, which are a batch of the lane like that of `onelane run`.
 //! Its results are made of the stored answers when they are asked for, and written nowhere twice.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use onelane_core::model::{
@@ -118,11 +118,11 @@ impl BatchCard {
         let status = input.progress(batch.as_ref());
         let ended_at = input.ended_at(batch.as_ref());
         let counts = batch.as_ref().map(|b| b.counts).unwrap_or_default();
-        let cancelling = input.cancelled_at.or(batch.and_then(|b| b.cancelled_at));
         let missing = match input.stage {
-            InputStage::Stopped => input.lines.saturating_sub(input.inserted),
+            InputStage::Stopped => input.lines - input.jobs(batch.as_ref()),
             _ => 0,
         };
+        let cancelling = input.cancelled_at.or(batch.and_then(|b| b.cancelled_at));
         let counts = RequestCounts {
             total: input.lines,
             completed: counts.completed,
@@ -416,8 +416,8 @@ pub(super) struct Results {
     pub(super) ended_at: Timestamp,
     /// The jobs that have such a result, the last first.
     jobs: Vec<(Seq, JobId)>,
-    /// Whether the lines that never became jobs are still to be told.
-    has_lost: bool,
+    /// The lines that never became jobs are still to be told: those that none of these jobs' names has.
+    lost: Option<BTreeSet<String>>,
 }
 
 impl Results {
@@ -436,10 +436,17 @@ impl Results {
         let Some(ended_at) = input.ended_at(batch.as_ref()) else {
             return Ok(None);
         };
+        let mut lost = (part == Part::Errors
+            && input.stage == InputStage::Stopped
+            && input.jobs(batch.as_ref()) < input.lines)
+            .then(BTreeSet::new);
         let mut jobs = Vec::new();
         let mut cursor = None;
         loop {
             let (page, next) = lane.batch_jobs(id, cursor).await?;
+            if let Some(names) = &mut lost {
+                names.extend(page.iter().filter_map(|job| job.content_id.clone()));
+            }
             let of_part = page
                 .iter()
                 .filter(|job| (job.status == JobStatus::Completed) == (part == Part::Answers));
@@ -451,15 +458,12 @@ impl Results {
         }
         // Each page is newest first; taken from the end they are in the order of the lines.
         jobs.sort_unstable_by(|a, b| b.cmp(a));
-        let has_lost = part == Part::Errors
-            && input.stage == InputStage::Stopped
-            && input.inserted < input.lines;
-        Ok((has_lost || !jobs.is_empty()).then_some(Self {
+        Ok((lost.is_some() || !jobs.is_empty()).then_some(Self {
             input,
             part,
             ended_at,
             jobs,
-            has_lost,
+            lost,
         }))
     }
 
@@ -488,14 +492,16 @@ impl Results {
             let line = ResultLine::of_job(result_id(id), custom_id, &detail);
             text.extend(line.to_bytes().map_err(unwritten)?);
         }
-        if text.is_empty() && std::mem::take(&mut self.has_lost) {
-            text = self.lost(lane).await?;
+        if text.is_empty()
+            && let Some(jobs) = self.lost.take()
+        {
+            text = self.lost(lane, jobs).await?;
         }
         Ok((!text.is_empty()).then_some(text))
     }
 
     /// The lines that never became jobs, as long as their file is there.
-    async fn lost(&self, lane: &Orchestrator) -> Result<Vec<u8>, Problem> {
+    async fn lost(&self, lane: &Orchestrator, jobs: BTreeSet<String>) -> Result<Vec<u8>, Problem> {
         let input = self.input.clone();
         let (code, why) = match (input.cancelled_at, input.faults.last()) {
             (Some(_), _) => ("cancelled", "the batch was cancelled"),
@@ -512,7 +518,7 @@ impl Results {
             while let Some(line) = lines.next_line(&input.endpoint)? {
                 nth += 1;
                 let Ok(line) = line else { continue };
-                if nth <= input.inserted {
+                if nth <= input.inserted || jobs.contains(&line.custom_id) {
                     continue;
                 }
                 let id = format!("batch_req_{}_{nth}", input.id);

@@ -19,6 +19,16 @@ pub struct Answer {
     pub text: String,
 }
 
+/// What had come of an answer when its connection ended.
+#[derive(Debug)]
+pub struct Pieces {
+    pub status: u16,
+    pub headers: reqwest::header::HeaderMap,
+    pub text: String,
+    /// All of it has.
+    pub whole: bool,
+}
+
 impl Answer {
     pub fn json(&self) -> Value {
         serde_json::from_str(&self.text).unwrap_or_else(|e| panic!("{e}: {self:?}"))
@@ -65,10 +75,7 @@ impl Http {
         body: &Value,
     ) -> Result<Answer, reqwest::Error> {
         let request = Self::with_body(self.client.post(url), body);
-        let add = |request: reqwest::RequestBuilder, (name, value): &(&str, &str)| {
-            request.header(*name, *value)
-        };
-        self.send(headers.iter().fold(request, add))
+        self.send(Self::with_headers(request, headers))
     }
 
     pub fn put(&self, url: &str, body: &Value) -> Result<Answer, reqwest::Error> {
@@ -96,16 +103,72 @@ impl Http {
         )
     }
 
+    /// Posts, and reads as far as the answer comes.
+    pub fn read_post(
+        &self,
+        url: &str,
+        headers: &[(&str, &str)],
+        body: &Value,
+    ) -> Result<Pieces, reqwest::Error> {
+        self.read(Self::with_body(self.client.post(url), body), headers)
+    }
+
+    /// The same of a GET.
+    pub fn read_get(&self, url: &str, headers: &[(&str, &str)]) -> Result<Pieces, reqwest::Error> {
+        self.read(self.client.get(url), headers)
+    }
+
+    fn read(
+        &self,
+        request: reqwest::RequestBuilder,
+        headers: &[(&str, &str)],
+    ) -> Result<Pieces, reqwest::Error> {
+        let request = self.authorised(Self::with_headers(request, headers));
+        self.runtime.block_on(async {
+            let mut response = request.send().await?;
+            let (status, headers) = (response.status().as_u16(), response.headers().clone());
+            let mut bytes = Vec::new();
+            let whole = loop {
+                match response.chunk().await {
+                    Ok(Some(piece)) => bytes.extend_from_slice(&piece),
+                    Ok(None) => break true,
+                    Err(_) => break false,
+                }
+            };
+            Ok(Pieces {
+                status,
+                headers,
+                text: String::from_utf8_lossy(&bytes).into_owned(),
+                whole,
+            })
+        })
+    }
+
+    fn with_headers(
+        request: reqwest::RequestBuilder,
+        headers: &[(&str, &str)],
+    ) -> reqwest::RequestBuilder {
+        let add = |request: reqwest::RequestBuilder, (name, value): &(&str, &str)| {
+            request.header(*name, *value)
+        };
+        headers.iter().fold(request, add)
+    }
+
+    fn authorised(&self, request: reqwest::RequestBuilder) -> reqwest::RequestBuilder {
+        match &self.token {
+            Some(token) => request.bearer_auth(token),
+            None => request,
+        }
+    }
+
     fn with_body(request: reqwest::RequestBuilder, body: &Value) -> reqwest::RequestBuilder {
         request
             .header("content-type", "application/json")
             .body(body.to_string())
     }
 
-    fn send(&self, mut request: reqwest::RequestBuilder) -> Result<Answer, reqwest::Error> {
-        if let Some(token) = &self.token {
-            request = request.bearer_auth(token);
-        }
+    fn send(&self, request: reqwest::RequestBuilder) -> Result<Answer, reqwest::Error> {
+        let request = self.authorised(request);
         self.runtime.block_on(async {
             let response = request.send().await?;
             Ok(Answer {

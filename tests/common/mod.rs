@@ -12,7 +12,7 @@ mod http;
 mod process;
 
 use std::collections::BTreeSet;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -23,7 +23,7 @@ use onelane::store::{RedbStore, StoreOptions};
 use serde_json::Value;
 
 pub use disk::Tmpfs;
-pub use http::{Answer, Http};
+pub use http::{Answer, Http, Pieces};
 pub use process::{Ended, Running, run};
 
 /// How long anything may take on the slowest machine before a test gives up.
@@ -44,6 +44,16 @@ pub fn holds_within(limit: Duration, mut condition: impl FnMut() -> bool) -> boo
         std::thread::sleep(Duration::from_millis(2));
     }
     true
+}
+
+/// Where the program is: where Cargo says, or for an example, which it tells nothing, beside its directory.
+pub fn program() -> PathBuf {
+    let told = option_env!("CARGO_BIN_EXE_onelane").map(PathBuf::from);
+    told.unwrap_or_else(|| {
+        let example = std::env::current_exe().unwrap();
+        let profile = example.parent().and_then(Path::parent).unwrap();
+        profile.join(format!("onelane{}", std::env::consts::EXE_SUFFIX))
+    })
 }
 
 /// A directory of its own, for the program to run in.
@@ -72,6 +82,22 @@ impl Place {
         self.path(name).exists()
     }
 
+    /// Leaves it where it is, for whoever wants to look.
+    pub fn keep(self) -> PathBuf {
+        self.0.keep()
+    }
+
+    /// The files here, by name.
+    pub fn files(&self) -> Vec<(String, PathBuf)> {
+        let entries = std::fs::read_dir(self.0.path()).unwrap();
+        let paths = entries.map(|entry| entry.unwrap().path());
+        let files = paths.filter(|path| path.is_file()).map(|path| {
+            let name = path.file_name().unwrap().to_str().unwrap();
+            (name.to_owned(), path.clone())
+        });
+        files.collect()
+    }
+
     /// The lines of a JSONL file; none when it is not there.
     pub fn lines(&self, name: &str) -> Vec<Value> {
         if !self.has(name) {
@@ -85,7 +111,7 @@ impl Place {
 
     /// The program with these arguments in this directory, without a key.
     pub fn bare(&self, args: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_onelane"));
+        let mut command = Command::new(program());
         command.current_dir(self.0.path()).env_clear().args(args);
         command
     }

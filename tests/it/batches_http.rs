@@ -3,7 +3,10 @@
 
 use std::time::Duration;
 
-use onelane::model::{BatchId, BatchState, JobStatus};
+use onelane::model::{
+    BatchId, BatchInput, BatchState, InputChange, InputStage, JobStatus, Transition,
+};
+use onelane::ports::Store as _;
 use onelane::simulator::{ErrorFault, Fault, Rule};
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -356,6 +359,47 @@ async fn a_batch_that_is_given_up_ends_its_jobs_and_tells_of_every_line() {
     assert_eq!(lane.queue_status().await.unwrap().pending, 0);
     // Asked again, it is what it is.
     shows!(api.post_bare(&path).await.expect(200), {"status": "cancelled"});
+    stop(lane, 1_000).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_batch_that_is_given_up_before_its_jobs_were_counted_tells_of_each_line_once() {
+    let world = HttpLane::new();
+    let lane = world.start().await;
+    let api = Api::serve(&lane).await;
+    world.block(&lane).await;
+    let file = upload(&api, &lines(3)).await;
+    let batch = create(&api, &file, json!({})).await;
+    until("its lines are jobs", async || {
+        lane.queue_status().await.unwrap().pending == 3
+    })
+    .await;
+    api.stop().await;
+    stop(lane, 1_000).await;
+
+    // As a kill leaves it between the jobs and their count, and a client gives it up then.
+    let store = world.open();
+    let id: BatchId = batch["id"].as_str().unwrap().parse().unwrap();
+    let input = store.batch_input(id).unwrap().unwrap();
+    let given_up = BatchInput {
+        stage: InputStage::Inserting,
+        inserted: 0,
+        settled_at: None,
+        cancelled_at: Some(input.created_at),
+        ..input
+    };
+    let change = InputChange::Put(given_up.next());
+    let decisions = store.commit(&[Transition::Input(Box::new(change))]);
+    assert!(decisions.unwrap()[0].is_ok());
+    drop(store);
+
+    let lane = world.start().await;
+    let api = Api::serve(&lane).await;
+    let ended = becomes(&api, &batch, "cancelled").await;
+    let counts = json!({"total": 3, "completed": 0, "failed": 3});
+    shows!(ended, {"request_counts": counts, "output_file_id": Value::Null});
+    assert_eq!(content(&api, &ended["error_file_id"]).await.len(), 3);
+    drop(api);
     stop(lane, 1_000).await;
 }
 

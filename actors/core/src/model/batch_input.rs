@@ -202,6 +202,14 @@ impl BatchInput {
         matches!(self.stage, InputStage::Validating | InputStage::Inserting)
     }
 
+    /// How many of its lines are jobs, pruned ones included. Lines become jobs before they are counted here: what is
+    /// given up in between, or in a crash, has more jobs than `inserted` says.
+    #[must_use]
+    pub fn jobs(&self, batch: Option<&Batch>) -> u64 {
+        let jobs = batch.map_or(0, |batch| batch.counts.total() + batch.pruned);
+        jobs.max(self.inserted).min(self.lines)
+    }
+
     /// The next version of it, with its last stage.
     #[must_use]
     pub fn settled(mut self, stage: InputStage, at: Timestamp) -> Self {

@@ -1,24 +1,36 @@
-//! Those who talk to the process while it lives and dies: submitters that ask again, and a reader.
+//! Those who hand jobs in and ask again, and a reader of answers.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use onelane::model::JobId;
 use onelane_actors::testing::Dice;
 use serde_json::{Value, json};
 
-use crate::World;
-use crate::common::{Http, PATIENCE};
+use super::world::{EndOnPanic, Program, World};
 
 /// A job as its submitter knows it: `after` in its body names the jobs that it runs after.
 pub(crate) struct Submitted {
     pub(crate) body: Value,
     /// `None`: the acknowledgement was lost, and without a key nobody can ask again.
     pub(crate) id: Option<JobId>,
+    /// The client key that it was handed in by.
+    pub(crate) key: Option<String>,
+    /// It may wait for a budget until somebody gives it up.
+    pub(crate) may_be_given_up: bool,
 }
 
 impl Submitted {
+    pub(crate) fn new(body: Value) -> Self {
+        Self {
+            body,
+            id: None,
+            key: None,
+            may_be_given_up: false,
+        }
+    }
+
     pub(crate) fn prompt(&self) -> &str {
         self.body["prompt"].as_str().unwrap()
     }
@@ -35,8 +47,7 @@ impl Submitted {
 pub(crate) struct Submitter<'a> {
     who: u64,
     dice: Dice,
-    world: &'a World,
-    http: Http,
+    program: Program<'a>,
     jobs: Vec<Submitted>,
 }
 
@@ -45,14 +56,15 @@ impl<'a> Submitter<'a> {
         Self {
             who,
             dice: Dice::new(seed, &format!("submitter {who}")),
-            world,
-            http: Http::new(),
+            program: Program::of_operator(world),
             jobs: Vec::new(),
         }
     }
 
     pub(crate) fn run(mut self) -> Vec<Submitted> {
-        while !self.world.is_over() {
+        let world = self.program.world;
+        let _ends = EndOnPanic(world);
+        while !world.is_over() {
             match self.dice.below(10) {
                 0 => self.submit_list(),
                 1..=3 => self.submit_without_key(),
@@ -84,7 +96,7 @@ impl<'a> Submitter<'a> {
         if self.dice.below(4) == 0 {
             body["after"] = json!(self.some_of_mine());
         }
-        Submitted { body, id: None }
+        Submitted::new(body)
     }
 
     /// One or two of the jobs of this submitter that were acknowledged last, done or not: chains that
@@ -106,29 +118,22 @@ impl<'a> Submitter<'a> {
 
     /// Posts once; `None` when no answer came.
     fn post(&self, body: &Value) -> Option<Value> {
-        let url = format!("{}/api/glm/jobs", self.world.url()?);
-        let answer = self.http.post(&url, body).ok()?;
+        let answer = self.program.post("/api/glm/jobs", body)?;
         assert_eq!(answer.status, 202, "{answer:?}");
         Some(answer.json())
     }
 
     /// Posts until an answer comes, as a program with idempotency keys may.
     fn insist(&self, body: &Value) -> Value {
-        let began = Instant::now();
-        loop {
-            if let Some(answer) = self.post(body) {
-                return answer;
-            }
-            assert!(began.elapsed() < PATIENCE, "no acknowledgement");
-            thread::sleep(Duration::from_millis(5));
-        }
+        self.program.world.insist(|| self.post(body))
     }
 
     fn acknowledged(&mut self, mut job: Submitted, answer: &Value) {
         let id = id_of(answer);
         job.id = Some(id);
         self.jobs.push(job);
-        self.world.acknowledged.lock().unwrap().push(id);
+        let acknowledged = &self.program.world.acknowledged;
+        acknowledged.lock().unwrap().push(id);
     }
 
     fn submit_with_key(&mut self) {
@@ -163,7 +168,9 @@ impl<'a> Submitter<'a> {
     /// The same key and the same request after an acknowledgement: the same job.
     fn ask_again(&mut self) {
         let n = self.dice.below(self.jobs.len().max(1) as u64) as usize;
-        if let Some(Submitted { body, id: Some(id) }) = self.jobs.get(n)
+        if let Some(Submitted {
+            body, id: Some(id), ..
+        }) = self.jobs.get(n)
             && body.get("idempotencyKey").is_some()
             && let Some(answer) = self.post(body)
         {
@@ -175,8 +182,9 @@ impl<'a> Submitter<'a> {
 
 /// Waits for answers as clients do, and remembers them: what was seen must still be there in the end.
 pub(crate) fn read_answers(world: &World, seed: u64) -> BTreeMap<JobId, Value> {
+    let _ends = EndOnPanic(world);
     let mut dice = Dice::new(seed, "reader");
-    let http = Http::new();
+    let program = Program::of_operator(world);
     let mut seen = BTreeMap::new();
     while !world.is_over() {
         let id = {
@@ -184,11 +192,11 @@ pub(crate) fn read_answers(world: &World, seed: u64) -> BTreeMap<JobId, Value> {
             ids.get(dice.below(ids.len().max(1) as u64) as usize)
                 .copied()
         };
-        let answer = id.zip(world.url()).map(|(id, url)| {
-            let url = format!("{url}/api/glm/jobs/{id}?wait=100ms");
-            (id, http.get(&url))
+        let answer = id.and_then(|id| {
+            let answer = program.get(&format!("/api/glm/jobs/{id}?wait=100ms"))?;
+            Some((id, answer))
         });
-        if let Some((id, Ok(answer))) = answer {
+        if let Some((id, answer)) = answer {
             assert!(matches!(answer.status, 200 | 202), "{answer:?}");
             if answer.status == 200 {
                 let job = answer.json();
@@ -201,6 +209,6 @@ pub(crate) fn read_answers(world: &World, seed: u64) -> BTreeMap<JobId, Value> {
     seen
 }
 
-fn id_of(answer: &Value) -> JobId {
+pub(crate) fn id_of(answer: &Value) -> JobId {
     answer["id"].as_str().unwrap().parse().unwrap()
 }
