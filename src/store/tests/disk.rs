@@ -20,8 +20,12 @@ enum Change {
 /// What is to go wrong.
 #[derive(Debug, Clone, Copy)]
 enum Trouble {
-    /// From this operation on each answers an error, and does nothing.
-    Fails { from: u64, kind: ErrorKind },
+    /// From this operation on each answers an error, and does nothing; or, if it is a write, half of what it was to do.
+    Fails {
+        from: u64,
+        kind: ErrorKind,
+        halves: bool,
+    },
     /// This operation, or the first sync behind it, fails, and with it all that was not synced yet is taken for written,
     /// as Linux does: it is read as it was written, and a power cut takes it.
     Forgets { at: u64 },
@@ -66,8 +70,15 @@ impl Disk {
     }
 
     pub(super) fn fail_from(&self, operation: u64, kind: ErrorKind) {
-        let from = operation;
-        self.state().trouble = Some(Trouble::Fails { from, kind });
+        self.fail_in_the_middle_from(operation, kind, false);
+    }
+
+    pub(super) fn fail_in_the_middle_from(&self, operation: u64, kind: ErrorKind, halves: bool) {
+        self.state().trouble = Some(Trouble::Fails {
+            from: operation,
+            kind,
+            halves,
+        });
     }
 
     pub(super) fn forget_from(&self, operation: u64) {
@@ -106,7 +117,17 @@ impl State {
         let operation = self.operations;
         self.operations += 1;
         match self.trouble {
-            Some(Trouble::Fails { from, kind }) if operation >= from => return Err(kind.into()),
+            Some(Trouble::Fails { from, kind, halves }) if operation >= from => {
+                if let Some(Change::Write(offset, mut data)) = change
+                    && halves
+                {
+                    data.truncate(data.len() / 2);
+                    let half = Change::Write(offset, data);
+                    half.apply(&mut self.live, usize::MAX);
+                    self.unsynced.push(half);
+                }
+                return Err(kind.into());
+            }
             Some(Trouble::Forgets { at }) if operation >= at && change.is_none() => {
                 self.trouble = None;
                 self.unsynced.clear();

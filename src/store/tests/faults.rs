@@ -88,10 +88,10 @@ fn run(store: &RedbStore, first: u64) -> (u64, Option<StoreError>) {
 }
 
 /// Lets operation `n` and all after it fail, for every `n`, mends the disk, and goes on.
-fn every_operation_fails_once(kind: ErrorKind) {
+fn every_operation_fails_once(kind: ErrorKind, halves: bool) {
     for n in 0.. {
         let disk = Disk::default();
-        disk.fail_from(n, kind);
+        disk.fail_in_the_middle_from(n, kind, halves);
         let store = match disk.open() {
             Ok(store) => store,
             // Not even created: once there is room it is, as if nothing had been.
@@ -141,12 +141,17 @@ fn assert_kind(error: &StoreError, kind: ErrorKind) {
 
 #[test]
 fn a_full_disk_loses_nothing_acknowledged() {
-    every_operation_fails_once(ErrorKind::StorageFull);
+    every_operation_fails_once(ErrorKind::StorageFull, false);
 }
 
 #[test]
 fn a_failing_disk_loses_nothing_acknowledged() {
-    every_operation_fails_once(ErrorKind::Other);
+    every_operation_fails_once(ErrorKind::Other, false);
+}
+
+#[test]
+fn a_disk_that_fills_in_the_middle_of_a_write_loses_nothing_acknowledged() {
+    every_operation_fails_once(ErrorKind::StorageFull, true);
 }
 
 #[test]
@@ -211,8 +216,14 @@ fn a_store_that_vanished_is_not_taken_for_an_empty_one() {
     assert!(store.job(job_id(1)).is_err());
 }
 
+/// How often the power goes: `ONELANE_POWER_CUTS`, or 100 times.
+fn power_cuts() -> u32 {
+    let told = std::env::var("ONELANE_POWER_CUTS");
+    told.ok().and_then(|told| told.parse().ok()).unwrap_or(100)
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 100, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: power_cuts(), ..ProptestConfig::default() })]
 
     #[test]
     fn a_power_cut_loses_nothing_acknowledged(
