@@ -610,7 +610,7 @@ mod tests {
             held(&j).unwrap()
         };
         let quota = |ms| ("account", HoldKind::Quota, Some(ms));
-        assert_eq!(until(&failure), quota(QUOTA_UNKNOWN_MS));
+        assert_eq!(until(&failure), quota(900_000));
         failure.retry_after_ms = Some(60_000);
         assert_eq!(until(&failure), quota(60_000));
         failure.reset_at = Some(NOW.plus_ms(7_200_000));

@@ -427,7 +427,7 @@ impl Queue {
         let run = self.runs.of(lane).filter(|_| front.keeps_together);
         let seq = self
             .ready
-            .next_of(models, front.class, run, Seq(0), |_| true)?;
+            .next_of(models, front.class, run, |_| Seq(0), |_| true)?;
         if let Some(quantum) = front.quantum {
             let entry = self.entries.get(&seq)?;
             let rule = self.ready.rule(&entry.model).unwrap_or_default();

@@ -88,6 +88,7 @@ macro_rules! store_contract {
             jobs_of_one_batch_may_run_after_each_other
             who_waits_ends_with_what_it_waits_for
             a_job_that_waits_for_others_is_not_sent
+            who_was_given_up_is_not_freed_by_what_it_waited_for
             a_chain_goes_back_in_line_from_its_beginning
             a_long_chain_and_a_wide_one_end_in_one_transaction
             a_job_set_aside_waits_for_somebodys_word
@@ -123,6 +124,7 @@ macro_rules! store_contract {
             failed_jobs_have_a_retention_of_their_own
             what_may_not_go_is_not_counted
             a_job_stays_whole_until_its_end_is_told
+            a_call_that_stays_ends_no_step_that_takes_others
             a_clock_that_was_ahead_stops_no_pruning
             a_step_of_a_pruning_removes_so_many_bytes
             an_order_is_on_record_with_what_became_of_it

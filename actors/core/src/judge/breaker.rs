@@ -276,6 +276,23 @@ mod tests {
     }
 
     #[test]
+    fn new_settings_apply_from_the_next_record_on() {
+        let mut b = breaker();
+        b.failed("502", at(0));
+        b.failed("502", at(1));
+        let settings = BreakerSettings {
+            consecutive_failures: 5,
+            ..b.settings
+        };
+        b.configure(settings);
+        b.failed("502", at(2));
+        b.failed("502", at(3));
+        assert_eq!(b.state(), BreakerState::Closed);
+        b.failed("502", at(4));
+        assert_eq!(b.state(), BreakerState::Open);
+    }
+
+    #[test]
     fn what_opened_it_can_be_read_until_it_closes() {
         let mut b = breaker();
         let counts = |b: &Breaker| (b.snapshot().window_calls, b.snapshot().window_failures);

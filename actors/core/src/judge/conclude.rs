@@ -106,7 +106,6 @@ fn next_of(
             let entry = JobEntry {
                 due: None,
                 dormant: true,
-                parked: false,
                 ..job.entry()
             };
             let next = Next::Retry {
@@ -126,7 +125,6 @@ fn next_of(
             let entry = JobEntry {
                 due: at.map(Due::After),
                 dormant: false,
-                parked: false,
                 ..job.entry()
             };
             let next = Next::Retry {
@@ -401,8 +399,8 @@ pub fn interrupted(job: &Job, sent: Sent, settings: &Settings, now: Timestamp) -
 mod tests {
     use super::*;
     use crate::model::{
-        Currency, DoubtSettings, FailureClass, LaneCondition, ModelCondition, OpenAttempt,
-        PriceRow, PriceTable, SlotId, WorstCase,
+        AnswerBody, Currency, DoubtSettings, FailureClass, GlmAnswer, LaneCondition,
+        ModelCondition, OpenAttempt, PriceRow, PriceTable, SlotId, WorstCase,
     };
     use crate::testing::sample;
 
@@ -448,8 +446,8 @@ mod tests {
         ends_of(&job(), outcome, cancelled, settings)
     }
 
-    fn ends_of(job: &Job, outcome: GlmOutcome, cancelled: bool, settings: &Settings) -> Concluded {
-        let finished = Finished {
+    fn finished(job: &Job, outcome: GlmOutcome, settings: &Settings) -> Finished {
+        Finished {
             job_id: job.id,
             attempt: AttemptNo(1),
             endpoint: String::new(),
@@ -463,7 +461,11 @@ mod tests {
             response_time_ms: 1,
             parts: Parts::default(),
             outcome: Arc::new(outcome),
-        };
+        }
+    }
+
+    fn ends_of(job: &Job, outcome: GlmOutcome, cancelled: bool, settings: &Settings) -> Concluded {
+        let finished = finished(job, outcome, settings);
         let (lane, model) = (LaneCondition::default(), ModelCondition::default());
         let context = JudgeContext {
             settings,
@@ -484,6 +486,30 @@ mod tests {
     fn kept_of(call: &CallRecord) -> Option<i64> {
         assert!(call.maybe_billed);
         call.reserved.map(|reserve| reserve.cost.unwrap().nanos)
+    }
+
+    #[test]
+    fn a_plain_success_is_an_answer_of_the_model_that_was_asked_in_one_call() {
+        let check = |model: Option<&str>, task: bool, want: bool| {
+            let answer = GlmAnswer {
+                body: AnswerBody::new("{}").unwrap(),
+                status_code: 200,
+                usage: Usage::default(),
+                model: model.map(str::to_owned),
+            };
+            let answer = GlmOutcome::Answered(answer);
+            let mut finished = finished(&job(), answer, &Settings::default());
+            finished.task = task.then(|| AsyncTask {
+                id: "t".to_owned(),
+                left_open: false,
+                account: String::new(),
+            });
+            assert_eq!(finished.is_plain_success("m"), want, "{model:?} {task}");
+        };
+        check(None, false, true);
+        check(Some("m"), false, true);
+        check(Some("dearer"), false, false);
+        check(Some("m"), true, false);
     }
 
     #[test]

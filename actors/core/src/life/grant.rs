@@ -145,6 +145,8 @@ mod tests {
         assert_eq!((job.user_id.as_str(), job.priority), ("ada", Some(-3)));
         let zero = granted(rights, |job| job.priority = Some(0)).unwrap();
         assert_eq!(zero.priority, Some(0), "what is said counts, 0 too");
+        let most = granted(rights, |job| job.priority = Some(5)).unwrap();
+        assert_eq!(most.priority, Some(5), "as urgent as it may be");
         let own = granted(rights, |job| job.user_id = "ada".into());
         assert_eq!(own.unwrap().user_id, "ada");
     }

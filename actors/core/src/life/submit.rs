@@ -81,7 +81,7 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::model::{Currency, PriceRow, PriceTable, Unpriced};
+    use crate::model::{Currency, PriceRow, PriceTable, SessionId, Unpriced};
 
     fn submitted(job: Submission, settings: &Settings) -> Result<Job, String> {
         let id = JobId::from_bytes([1; 16]);
@@ -141,6 +141,22 @@ mod tests {
         assert!(refused.starts_with(why), "{refused}");
         let help = "add its price to money.prices";
         assert!(refused.contains(help), "{refused}");
+    }
+
+    #[test]
+    fn a_job_is_of_the_session_and_told_of_to_the_place_that_its_submission_names() {
+        let session = "s".parse::<SessionId>().unwrap();
+        let place = "https://example.com/done".to_owned();
+        let mut submission = Submission::prompt("hi").unwrap();
+        submission.session = Some(session.clone().into());
+        submission.callback_url = Some(place.clone());
+        let mut settings = Settings::default();
+        settings.callbacks.allowed_hosts = vec!["example.com".to_owned()];
+        let job = submitted(submission, &settings).unwrap();
+        assert_eq!(
+            (job.session, job.callback_url),
+            (Some(session), Some(place))
+        );
     }
 
     #[test]

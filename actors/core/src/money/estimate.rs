@@ -474,6 +474,19 @@ mod tests {
     }
 
     #[test]
+    fn what_was_delivered_is_an_estimate_of_the_prompt_and_of_what_was_said() {
+        let prompt = Request::prompt("hi").unwrap();
+        let usage = delivered(&prompt, "glm-5", "so far", &One);
+        let counted = (
+            usage.prompt_tokens,
+            usage.completion_tokens,
+            usage.total_tokens,
+        );
+        assert_eq!(counted, (3 + 3 + 1, 1, 8));
+        assert!(usage.estimated);
+    }
+
+    #[test]
     fn whatever_is_sent_is_counted_somehow() {
         for messages in [
             "[{}]",

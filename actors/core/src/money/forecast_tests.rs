@@ -120,6 +120,10 @@ fn a_batch_says_what_it_comes_to_and_when_it_ends() {
     assert!(cost.high - cost.low < 10_000, "{cost:?}");
     assert_eq!(Forecast::of(&batch(100, 0), 1, now), None, "it has ended");
     assert_eq!(Forecast::of(&batch(19, 1), 1, now), None);
+    assert!(Forecast::of(&batch(20, 1), 1, now).is_some());
+    let mut few = batch(25, 1);
+    few.counts.completed = 19;
+    assert_eq!(Forecast::of(&few, 1, now), None, "calls are not jobs");
     let mut unpriced = batch(100, 300);
     unpriced.unpriced_calls = 1;
     assert_eq!(Forecast::of(&unpriced, 1, now).unwrap().cost, None);

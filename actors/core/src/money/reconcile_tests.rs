@@ -225,16 +225,78 @@ fn noon() -> Timestamp {
 
 /// The differences after these calls, of which the provider counted those tokens by model.
 fn differences(calls: &[CallRecord], metered: &[(&str, u64)]) -> Vec<Difference> {
+    let metered = metered
+        .iter()
+        .map(|(model, tokens)| (*model, None, *tokens));
+    differences_with(calls, &metered.collect::<Vec<_>>())
+}
+
+/// The same, where it may tell the calls, too.
+fn differences_with(calls: &[CallRecord], metered: &[(&str, Option<u64>, u64)]) -> Vec<Difference> {
     let mut books = books();
     calls.iter().for_each(|call| books.add(call));
-    let metered = metered.iter().map(|(model, tokens)| Metered {
+    let metered = metered.iter().map(|(model, calls, tokens)| Metered {
         day: first(),
         model: (*model).to_owned(),
-        calls: None,
+        calls: *calls,
         tokens: *tokens,
     });
     let told = BTreeMap::from([(first(), metered.collect())]);
     books.reconcile(&told).differences
+}
+
+#[test]
+fn a_call_in_doubt_explains_first_where_the_provider_tells_more_calls_than_were_answered() {
+    let sure = call("glm-5", noon(), 10, 700);
+    let calls = [sure.clone(), untold(&sure), in_doubt(&sure)];
+    let check = |metered_calls, want: [(Cause, i64); 2]| {
+        let metered = [("glm-5", metered_calls, 60_700)];
+        let found = differences_with(&calls, &metered);
+        let found: Vec<_> = found
+            .iter()
+            .map(|one| (one.cause, one.calls, one.tokens))
+            .collect();
+        let want = want.map(|(cause, tokens)| (cause, Some(1), tokens));
+        assert_eq!(found, want, "{metered_calls:?}");
+    };
+    let answered_first = [(Cause::InDoubt, 10_000), (Cause::UsageMissing, 50_000)];
+    check(None, answered_first);
+    check(Some(2), answered_first);
+    check(
+        Some(3),
+        [(Cause::InDoubt, 50_000), (Cause::UsageMissing, 10_000)],
+    );
+}
+
+#[test]
+fn of_two_readings_that_leave_as_many_tokens_open_the_one_with_fewer_lines_counts() {
+    let mut switched = call("glm-4.7", noon(), 10, 10);
+    switched.answered_by = Some("glm-5.3".to_owned());
+    let read = |metered: [u64; 2]| {
+        let metered = [("glm-4.7", metered[0]), ("glm-5.3", metered[1])];
+        let found = differences(std::slice::from_ref(&switched), &metered);
+        let found = found.iter().map(|one| (one.cause, one.tokens));
+        found.collect::<Vec<_>>()
+    };
+    // By the model that answered 15 of one are not ours; by the one that was called 5 and 10 of two.
+    let want = [(Cause::ModelSwitched, -10), (Cause::NotOurs, 15)];
+    assert_eq!(read([15, 10]), want);
+    // The other way round: 20 of one, or 10 of each.
+    assert_eq!(read([10, 20]), [(Cause::NotOurs, 20)]);
+}
+
+#[test]
+fn a_model_that_answered_for_another_without_saying_so_is_named_with_it() {
+    for (called, answered) in [("glm-4.7", "glm-5.3"), ("glm-5.3", "glm-4.7")] {
+        let found = differences(&[call(called, noon(), 10, 300)], &[(answered, 300)]);
+        assert_eq!(
+            found,
+            [Difference {
+                answered_by: Some(answered.to_owned()),
+                ..Difference::of(first(), called, Cause::ModelSwitched, -300)
+            }]
+        );
+    }
 }
 
 #[test]

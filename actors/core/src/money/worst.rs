@@ -388,6 +388,10 @@ mod tests {
                 Responses,
                 r#"{"input":"hi","previous_response_id":"resp_1"}"#,
             ),
+            (Responses, r#"{"input":"hi","conversation":"conv_1"}"#),
+            (Responses, r#"{"input":"hi","prompt":{"id":"p"}}"#),
+            (Messages, r#"{"messages":[{}],"container":"c"}"#),
+            (Messages, r#"{"messages":[{}],"mcp_servers":[{}]}"#),
             (
                 Responses,
                 r#"{"input":[{"role":"user","content":[{"type":"input_file"}]}]}"#,

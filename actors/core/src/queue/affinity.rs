@@ -95,22 +95,23 @@ fn next_run(before: Option<Run>, entry: &JobEntry, is_together: bool) -> Option<
 }
 
 impl Index {
-    /// The first due job of a class that keeps a run going, of those that `waits` says still wait.
+    /// The first due job of a class that keeps a run going, of those that `waits` says still wait; `from`: before it
+    /// none does in a lane of this affinity.
     pub(super) fn next_of(
         &self,
         models: &BTreeSet<Arc<str>>,
         class: Class,
         run: Option<Run>,
-        from: Seq,
+        from: impl Fn(u32) -> Seq,
         waits: impl Fn(Seq) -> bool,
     ) -> Option<Seq> {
         let run = run?;
         let rank = Reverse(class.rank);
-        let first = |together: &BTreeSet<Together>| {
+        let first = |rule: Rule, together: &BTreeSet<Together>| {
             let first = Together {
                 session: run.session,
                 rank,
-                seq: from,
+                seq: from(rule.order.affinity),
             };
             let of_class = |next: &&Together| next.session == run.session && next.rank == rank;
             let next = together.range(first..).take_while(of_class);
@@ -119,7 +120,7 @@ impl Index {
         self.together(models)
             .filter(|(rule, _)| rule.order.ageing_ms == class.ageing_ms)
             .filter(|(rule, _)| rule.order.affinity > run.times)
-            .filter_map(|(_, together)| first(together))
+            .filter_map(|(rule, together)| first(rule, together))
             .min()
     }
 }
@@ -130,8 +131,9 @@ pub(super) struct Told {
     run: Option<Run>,
     /// Jobs of the class that were told before their turn.
     ahead: BTreeSet<Seq>,
-    /// Behind the last of each session that was.
-    from: HashMap<SessionTag, Seq>,
+    /// The last of each session that was, for each affinity that let it: no job of a lane with that affinity is left
+    /// before it.
+    from: HashMap<(SessionTag, u32), Seq>,
 }
 
 impl Told {
@@ -162,12 +164,16 @@ impl Told {
         class: Class,
         waits: impl Fn(Seq) -> bool,
     ) -> Option<Seq> {
-        let session = self.run?.session;
-        let from = self.from.get(&session).copied().unwrap_or_default();
+        let Run { session, times } = self.run?;
+        let from = |affinity| self.from.get(&(session, affinity)).copied();
+        let from = |affinity| from(affinity).unwrap_or_default();
         let waits = |seq| !self.ahead.contains(&seq) && waits(seq);
         let seq = index.next_of(models, class, self.run, from, waits)?;
         self.ahead.insert(seq);
-        self.from.insert(session, seq);
+        let affinities = index.together(models).map(|(rule, _)| rule.order.affinity);
+        for affinity in affinities.filter(|affinity| *affinity > times) {
+            self.from.insert((session, affinity), seq);
+        }
         Some(seq)
     }
 

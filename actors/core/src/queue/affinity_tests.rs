@@ -8,7 +8,7 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 
 use super::*;
-use crate::model::{DEFAULT_LANE, Job, LaneRules, OrderSettings, SessionTag};
+use crate::model::{DEFAULT_LANE, Job, LaneRules, NamedLane, OrderSettings, SessionTag};
 
 const NOW: Timestamp = Timestamp::from_millis(1_000_000);
 const MODEL: &str = "m";
@@ -115,6 +115,49 @@ fn a_restart_begins_anew_and_a_lane_that_is_told_so_stops() {
     assert_eq!(drain(&mut again), [2, 4, 3]);
     first.configure(&settings(0));
     assert_eq!(drain(&mut first), [2, 3, 4]);
+}
+
+#[test]
+fn a_guest_that_may_run_on_for_longer_hides_no_job_of_its_session_in_the_order_that_is_told() {
+    let order = |affinity| LaneRules {
+        order: OrderSettings {
+            affinity,
+            ..OrderSettings::default()
+        },
+        ..LaneRules::default()
+    };
+    let long = NamedLane {
+        models: vec!["guest".to_owned()],
+        rules: order(2),
+    };
+    let settings = Settings {
+        lane: order(1).into(),
+        lanes: BTreeMap::from([("long".to_owned(), long)]),
+        ..Settings::default()
+    };
+    // The guest's job goes ahead of two of its session that may not go yet; the second of them goes on after the first.
+    let models = BTreeSet::from([MODEL, "guest"].map(Arc::from));
+    let sessions = [
+        (1, MODEL),
+        (1, MODEL),
+        (1, MODEL),
+        (1, MODEL),
+        (1, "guest"),
+        (2, MODEL),
+        (1, MODEL),
+    ];
+    let jobs = (1..).zip(sessions);
+    let jobs = jobs.map(|(seq, (session, model))| JobEntry {
+        model: model.into(),
+        ..job(seq, session)
+    });
+    let mut line = Queue::from_entries(jobs.collect(), &settings, NOW);
+    let told = line.service_order(DEFAULT_LANE, models.clone());
+    let told: Vec<u64> = told.map(|job| job.seq.0).collect();
+    let popped = from_fn(|| line.pop(DEFAULT_LANE, &models));
+    let popped: Vec<u64> = popped.map(|(_, job)| job.seq.0).collect();
+    assert_eq!(told, popped);
+    assert_eq!(popped, [1, 2, 5, 3, 4, 6, 7]);
 }
 
 #[test]

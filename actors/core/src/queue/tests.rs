@@ -140,6 +140,19 @@ fn the_first_key_of_a_lane_gives_turns_to_jobs_that_wait_already() {
 }
 
 #[test]
+fn beside_keys_users_take_turns_from_the_change_on_that_says_so() {
+    let turns = |tokens| with_keys(settings(order(tokens, 0), None), &[1]);
+    let job = |seq, user: &str| entry_with(seq, 0, |job| job.user_id = user.into());
+    for (before, after, want) in [(1, 0, [1, 2, 3]), (0, 1, [1, 3, 2])] {
+        let jobs = vec![job(1, "u"), job(2, "u"), job(3, "v")];
+        let mut line = Queue::from_entries(jobs, &turns(before), NOW);
+        line.configure(&turns(after));
+        let order = drain(&mut line).into_iter().map(|(_, seq)| seq);
+        assert_eq!(order.collect::<Vec<_>>(), want, "{before} {after}");
+    }
+}
+
+#[test]
 fn a_waiting_retry_holds_nobody_up_and_comes_back_to_its_place() {
     let mut line = Queue::new();
     let late = entry_with(1, 5, |job| job.due = Some(Due::At(NOW.plus_ms(500))));
@@ -234,6 +247,39 @@ fn a_new_model_is_told_once() {
     }
     assert!(line.models().count() < 100, "{}", line.models().count());
     assert_eq!(drain(&mut line), [(0, 3)]);
+}
+
+#[test]
+fn an_interval_longer_than_any_time_lifts_nobody() {
+    let mut line = line(order(0, u64::MAX));
+    line.insert(entry(1, 3), NOW);
+    let place = line.peek(DEFAULT_LANE, &models(&["m"])).unwrap();
+    assert_eq!(line.urgency(place), 3);
+    line.wake(NOW.plus_ms(1 << 62));
+    assert_eq!(line.urgency(place), 3);
+}
+
+#[test]
+fn lines_that_go_on_differently_are_written_differently() {
+    let written = |change: fn(&mut Queue)| {
+        let mut line = line(order(0, 0));
+        line.insert(entry(1, 0), NOW);
+        change(&mut line);
+        let mut written = String::new();
+        line.imprint(&mut written).unwrap();
+        written
+    };
+    let before = written(|_| {});
+    assert_eq!(written(|_| {}), before);
+    for change in [
+        |line: &mut Queue| line.insert(entry(2, 0), NOW),
+        |line: &mut Queue| line.wake(NOW.plus_ms(1)),
+        |line: &mut Queue| {
+            line.reprioritise(entry(1, 0).id, 1, NOW);
+        },
+    ] {
+        assert_ne!(written(change), before);
+    }
 }
 
 #[test]

@@ -91,6 +91,9 @@ mod tests {
             let left = trust.look(ahead.plus_ms(minute * MINUTE), minute * MINUTE);
             assert!(left.is_some(), "{minute}");
         }
+        let slewed = ahead.plus_ms(10 * MINUTE + limits::CLOCK_STEP_MS_MAX);
+        assert_eq!(trust.clone().look(slewed, 10 * MINUTE), None);
+        assert!(trust.clone().look(slewed.plus_ms(1), 10 * MINUTE).is_some());
         assert_eq!(trust.look(ahead.plus_ms(10 * MINUTE), 10 * MINUTE), None);
 
         for usual in [None, Some(at(1)), Some(ahead)] {

@@ -253,6 +253,23 @@ mod tests {
     }
 
     #[test]
+    fn what_proved_another_limit_proves_nothing_of_a_new_one() {
+        let trial = LearntLimit {
+            limit: 6,
+            ceiling: 5,
+            trial_successes: 4,
+            ..begin(&AUTO, 8, at(0))
+        };
+        assert_eq!(fitted(trial, &AUTO, 6).trial_successes, 4);
+        assert_eq!(fitted(trial, &AUTO, 4).trial_successes, 0);
+        // A higher least makes the limit that was tried the ceiling; what comes next is another trial.
+        let auto = AutoSettings { min: 6, ..AUTO };
+        let next = succeeded(trial, &auto, 8, 6, at(0));
+        assert_eq!((next.limit, next.ceiling), (7, 6));
+        assert_eq!(next.trial_successes, 0);
+    }
+
+    #[test]
     fn new_bounds_apply_at_once() {
         let learnt = LearntLimit {
             limit: 6,

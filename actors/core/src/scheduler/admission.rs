@@ -78,6 +78,7 @@ impl<'a> Intake<'a> {
 mod tests {
     use super::*;
     use crate::model::{Amount, BudgetKey, BudgetStatus, OverBudget, Period, Timestamp};
+    use crate::testing::sample;
 
     fn over_budget() -> BudgetRefusal {
         BudgetRefusal::UsedUp {
@@ -121,5 +122,21 @@ mod tests {
         ));
         let decided = intake.stopping(true).decide(Some(over_budget()));
         assert_eq!(decided, Admission::Refused(NotAdmitted::Stopping));
+    }
+
+    #[test]
+    fn a_job_beyond_the_minute_of_its_key_is_refused_with_that_unless_the_lane_shuts_down() {
+        let (settings, state) = (Settings::default(), SchedulerState::default());
+        let over_rate = OverRate {
+            allowed: 1,
+            wait_ms: 9,
+        };
+        let refused = |intake: Intake<'_>| {
+            let new = sample::new_job(1);
+            intake.admit(new, None, Some(over_rate)).unwrap_err()
+        };
+        let intake = || Intake::new(&settings, &state);
+        assert_eq!(refused(intake()), NotAdmitted::OverRate(over_rate));
+        assert_eq!(refused(intake().stopping(true)), NotAdmitted::Stopping);
     }
 }

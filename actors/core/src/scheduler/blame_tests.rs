@@ -94,6 +94,25 @@ fn what_three_distinct_requests_meet_is_the_operators_and_fails_no_job() {
 }
 
 #[test]
+fn refusals_of_more_codes_than_are_told_apart_are_not_remembered() {
+    let (mut world, _) = world_of(limits::REFUSAL_CODES_MAX + 5);
+    for n in 0..limits::REFUSAL_CODES_MAX + 2 {
+        world.next_goes();
+        world.ends_with(&refusal(&format!("http_{n}")));
+    }
+    let met = &world.lane.state().unattributed.met;
+    assert_eq!(met.len(), limits::REFUSAL_CODES_MAX);
+}
+
+#[test]
+fn where_nobody_else_could_find_out_a_refused_job_tries_again_itself() {
+    let (mut world, jobs) = world_of(1);
+    world.ends_with(&refusal("http_404"));
+    let job = &world.disk.jobs[&jobs[0]];
+    assert_eq!((job.status, job.retry_count), (JobStatus::Pending, 1));
+}
+
+#[test]
 fn what_one_job_meets_while_others_pass_is_its_own() {
     let (mut world, jobs) = world_of(4);
     world.ends_with(&answered());

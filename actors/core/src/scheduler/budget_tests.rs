@@ -283,6 +283,24 @@ fn who_waits_for_open_calls_keeps_its_turn() {
 }
 
 #[test]
+fn a_staged_job_that_reserves_something_else_by_now_waits_until_its_start_says_so() {
+    let running = |change: fn(&mut Settings)| {
+        let mut world = with(1, vec![each(1_000_000)]);
+        let prompt = worst::of(&Request::prompt("hi").unwrap());
+        let [first, second] = [(), ()].map(|()| world.submit_as(|job| job.worst = prompt));
+        world.ack_all();
+        world.configure(change);
+        world.end(world.slot_of(first), &used(5));
+        let at_once = world.running();
+        world.ack_all();
+        world.runs([second], "its start is on disk");
+        at_once == [second]
+    };
+    assert!(running(|_| ()), "its reserve is on record");
+    assert!(!running(|settings| settings.glm.max_tokens = Some(10)));
+}
+
+#[test]
 fn an_urgent_job_takes_the_room_of_a_staged_one() {
     let mut world = with(2, vec![all(720)]);
     let one = ask_for(&mut world, "ada", 300);

@@ -595,6 +595,16 @@ mod tests {
     }
 
     #[test]
+    fn only_who_has_reserved_in_an_account_makes_room_in_it() {
+        let mut world = each(100);
+        let (own, other) = (job(1, "ada", 70), job(2, "bob", 40));
+        assert!(world.ask(&own) && world.ask(&other));
+        let accounts = world.gate.budgets.accounts_of(&payer_of(&own), &own.model);
+        let room = world.gate.that_make_room(vec![&own, &other], &accounts);
+        assert_eq!(room, [own.id]);
+    }
+
+    #[test]
     fn an_account_of_everybodys_is_shut_for_those_behind_and_nobody_leaves_the_queue() {
         let mut world = world(BudgetScope::All, 100);
         assert!(world.ask(&job(1, "ada", 70)));

@@ -234,6 +234,10 @@ mod tests {
         check(&quota, &hold(Quota, 5, Some(50)), &quota);
         let longer = |since| hold(Quota, since, Some(200));
         check(&quota, &longer(5), &begun(2, &longer(5)));
+        // Of two that end together the first keeps its words, and its end the longer delay.
+        let mut second = hold(Quota, 5, Some(100));
+        second.message = "again".to_owned();
+        check(&quota, &second, &quota);
         assert_eq!(join(None, quota.clone()), quota);
     }
 

@@ -451,6 +451,16 @@ mod tests {
     }
 
     #[test]
+    fn a_start_up_to_a_minute_ahead_counts_and_one_further_ahead_is_of_a_clock_that_was_set_back() {
+        let mut pace = Pace::new(requests(60));
+        let now = sample::START;
+        pace.started(sample::job_id(1), 1, now.plus_ms(WINDOW_MS));
+        assert_eq!(pace.earliest(1, now), now.plus_ms(61_000));
+        let before = now.minus_ms(1);
+        assert_eq!(pace.earliest(1, before), before);
+    }
+
+    #[test]
     fn the_memory_of_a_lane_is_bounded() {
         let mut lane = Starter::new(tokens(1_000_000_000));
         for _ in 0..PACE_LOG_STARTS_MAX + 100 {

@@ -469,4 +469,27 @@ mod tests {
         }
         assert!(recovery.awaited(sample::job_id(1), AttemptNo(1)).is_none());
     }
+
+    #[test]
+    fn the_end_of_a_shutdown_closes_every_call_that_was_found_where_its_slot_is_known() {
+        let started = open(1, 1, AttemptPhase::Started);
+        let recovery = found(vec![started, open(2, 1, AttemptPhase::Staged)]);
+        let closed: Vec<Effect> = recovery.aborts().collect();
+        assert!(
+            matches!(&closed[..], [Effect::Abort { slot, job_id, .. }]
+                if (*slot, *job_id) == (SlotId(1), sample::job_id(1))),
+            "{closed:?}"
+        );
+    }
+
+    #[test]
+    fn the_retry_of_an_attempt_that_was_found_has_the_priority_that_it_was_given_since() {
+        let mut recovery = found(vec![open(1, 0, AttemptPhase::Started)]);
+        assert!(recovery.reprioritise(sample::job_id(1), 7));
+        assert!(!recovery.reprioritise(sample::job_id(2), 7));
+        let settings = Settings::default();
+        let concluded = recovery.close(sample::job_id(1), "mine", &settings, sample::START);
+        let back = concluded.and_then(|concluded| concluded.back_in_line);
+        assert_eq!(back.map(|entry| entry.priority), Some(7));
+    }
 }

@@ -431,3 +431,71 @@ fn tokens_of(call: &CallRecord) -> Option<u64> {
     let refused = call.outcome == CallOutcome::Failed && !call.maybe_billed;
     (tokens > 0 || refused).then_some(tokens)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{Recovered, SchedulerState, Settings};
+    use crate::testing::sample;
+
+    const MODEL: &str = "glm-5";
+
+    fn scheduler() -> Scheduler {
+        let slots = [SlotId(0)];
+        let settings = Arc::new(Settings::default());
+        Scheduler::recover(Recovered::default(), settings, slots, 1, sample::START)
+    }
+
+    #[test]
+    fn an_answer_that_ends_anything_is_news_and_one_that_ends_nothing_is_none() {
+        type Change = fn(&mut SchedulerState, &mut LaneCondition, &mut ModelCondition);
+        let changes: [Change; 6] = [
+            |state, _, _| state.probing = true,
+            |_, lane, _| lane.throttle_level = 1,
+            |_, lane, _| lane.throttled_at = Some(sample::START),
+            |_, _, model| model.overloads = 1,
+            |_, _, model| model.overloaded_at = Some(sample::START),
+            |_, _, model| model.probing = true,
+        ];
+        for (n, change) in changes.into_iter().enumerate() {
+            let mut scheduler = scheduler();
+            let (mut lane, mut model) = scheduler.conditions(MODEL);
+            change(&mut scheduler.state, &mut lane, &mut model);
+            let name = scheduler.settings.lane_of(MODEL).to_owned();
+            scheduler.state.lanes.insert(name, lane);
+            scheduler.state.models.insert(MODEL.to_owned(), model);
+            assert!(scheduler.serves_again(MODEL), "{n}");
+            assert!(!scheduler.serves_again(MODEL), "{n}");
+        }
+        assert!(!scheduler().stop(LaneEffect::GoOn, MODEL));
+    }
+
+    #[test]
+    fn a_dearer_model_that_answered_is_remembered_once() {
+        let mut scheduler = scheduler();
+        let call = CallRecord {
+            model: MODEL.to_owned(),
+            answered_by: Some("Dear".to_owned()),
+            substitution: Some(Substitution::Priced),
+            ..sample::call(1, 1, CallOutcome::Completed)
+        };
+        assert!(scheduler.note_substitute(&call));
+        assert!(!scheduler.note_substitute(&call));
+        let may_answer = scheduler.state.may_answer(MODEL);
+        assert_eq!(may_answer.collect::<Vec<_>>(), [MODEL, "dear"]);
+    }
+
+    #[test]
+    fn an_answer_without_its_tokens_leaves_the_pace_its_estimate_and_a_refusal_used_none() {
+        let of = |outcome, total_tokens, maybe_billed| {
+            let mut call = sample::call(1, 1, outcome);
+            call.usage.total_tokens = total_tokens;
+            call.maybe_billed = maybe_billed;
+            tokens_of(&call)
+        };
+        assert_eq!(of(CallOutcome::Completed, 5, false), Some(5));
+        assert_eq!(of(CallOutcome::Completed, 0, false), None);
+        assert_eq!(of(CallOutcome::Failed, 0, false), Some(0));
+        assert_eq!(of(CallOutcome::Failed, 0, true), None);
+    }
+}

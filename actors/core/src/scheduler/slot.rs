@@ -369,3 +369,96 @@ impl Stage {
         self.jobs.iter_mut().find(|staged| staged.entry.id == id)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{Job, Seq};
+    use crate::queue::Queue;
+
+    const DEPTH_MAX: usize = 64;
+
+    fn staged(seq: u64, change: impl FnOnce(&mut JobEntry)) -> Staged {
+        let id = JobId::from_bytes(u128::from(seq).to_be_bytes());
+        let mut entry = Job::new(id, "u", "m", Timestamp::default()).entry();
+        entry.seq = Seq(seq);
+        change(&mut entry);
+        Staged {
+            place: Queue::new().place_of(&entry),
+            entry,
+            ticket: 1,
+            dispatch: None,
+            released: None,
+        }
+    }
+
+    fn stage_of(jobs: u64) -> Stage {
+        let mut stage = Stage::new(DEPTH_MAX);
+        (1..=jobs).for_each(|seq| stage.insert(staged(seq, |_| ())));
+        stage
+    }
+
+    /// By which commit each may be sent ahead.
+    fn released(stage: &Stage) -> Vec<Option<u64>> {
+        stage.iter().map(|staged| staged.released).collect()
+    }
+
+    #[test]
+    fn as_many_as_are_said_may_be_sent_ahead_and_no_others() {
+        let mut stage = stage_of(4);
+        assert!(stage.release(2, 7));
+        assert_eq!(released(&stage), [Some(7), Some(7), None, None]);
+        assert!(!stage.release(3, 8), "two of three are enough");
+        assert!(stage.release(4, 9), "half of them are not");
+        assert_eq!(released(&stage), [Some(7), Some(7), Some(9), Some(9)]);
+        stage.insert(staged(0, |_| ()));
+        assert!(stage.release(2, 10), "the first is new");
+        assert_eq!(released(&stage), [Some(10), Some(7), None, None, None]);
+        let first = stage.iter().take(2).map(|staged| staged.entry.id);
+        assert!(stage.released().eq(first));
+        assert!(!stage.release(0, 11));
+    }
+
+    #[test]
+    fn who_was_held_back_may_send_twice_as_far_ahead_up_to_a_bound() {
+        let mut stage = Stage::new(DEPTH_MAX);
+        let windows = [2, 4, 8, 16, 32, 64, 64];
+        for window in windows {
+            stage.held_back();
+            assert_eq!((stage.window(), stage.depth()), (window, 1));
+        }
+    }
+
+    #[test]
+    fn the_window_shrinks_to_three_times_what_was_sent_ahead() {
+        let mut stage = Stage::new(DEPTH_MAX);
+        (0..4).for_each(|_| stage.held_back());
+        assert_eq!(stage.window(), 16);
+        let mut run = |at_once: u64| {
+            for ticket in 1..=u64::from(WINDOW_RUNS) {
+                stage.ran(ticket);
+                if ticket >= at_once {
+                    stage.answered(ticket);
+                }
+            }
+            stage.window()
+        };
+        assert_eq!(run(5), 15);
+        assert_eq!(run(1), 12, "by a quarter at most");
+    }
+
+    #[test]
+    fn the_oldest_and_the_first_deadline_are_known_wherever_they_stand() {
+        let at = Timestamp::from_millis;
+        let mut stage = Stage::new(DEPTH_MAX);
+        assert_eq!((stage.oldest(), stage.next_deadline()), (None, None));
+        for (seq, since, deadline) in [(1, 30, None), (2, 10, Some(90)), (3, 20, Some(80))] {
+            stage.insert(staged(seq, |entry| {
+                entry.since = at(since);
+                entry.deadline = deadline.map(at);
+            }));
+        }
+        assert_eq!(stage.oldest(), Some(at(10)));
+        assert_eq!(stage.next_deadline(), Some(at(80)));
+    }
+}

@@ -64,6 +64,35 @@ fn every_lane_has_its_own_bound() {
 }
 
 #[test]
+fn after_a_throttle_one_call_finds_out_whether_it_is_over() {
+    let mut world = World::new(2);
+    let [first, second, ..] = world.submit_all([0, 0, 0, 0]);
+    world.end_of(first, &failed(FailureClass::Throttle));
+    world.end_of(second, &failed(FailureClass::Throttle));
+    world.pass(120_000);
+    assert_eq!(world.open_to().len(), 1);
+    world.call_ends(&answered());
+    assert_eq!(world.open_to().len(), 2, "it is");
+}
+
+#[test]
+fn after_a_restart_each_lane_estimates_by_its_own_calls() {
+    let mut lane = World::with(two_lanes()).lane;
+    let call = |model: &str, response_time_ms| CallRecord {
+        model: model.to_owned(),
+        response_time_ms,
+        ..crate::testing::sample::call(1, 1, CallOutcome::Completed)
+    };
+    let calls = [call(BIG, 100), call(SMALL, 900)];
+    lane.restore_pace(&calls, Timestamp::default());
+    for (name, call) in ["big", DEFAULT_LANE].into_iter().zip(&calls) {
+        let mut own = crate::scheduler::wait::Recent::default();
+        own.add(call);
+        assert_eq!(lane.tracks[name].recent, own, "{name}");
+    }
+}
+
+#[test]
 fn a_throttle_cools_its_own_lane_and_a_used_up_quota_holds_them_all() {
     let mut world = World::with(two_lanes());
     let big = world.ask(BIG);

@@ -10,9 +10,9 @@ use crate::judge::conclude::{Finished, SettleContext, conclude};
 use crate::judge::{Blame, BreakerEffect, JudgeContext, LaneEffect};
 use crate::life;
 use crate::model::{
-    CallOutcome, CallRecord, DEFAULT_LANE, Failure, FailureClass, GlmAnswer, GlmOutcome, HoldKind,
-    HoldScope, JobStatus, LaneCondition, LaneRules, ModelCondition, NamedLane, Request, Secret,
-    Seq, Usage, UsageKey, UsageRow, code, limits,
+    CallOutcome, CallRecord, DEFAULT_LANE, Failure, FailureClass, GlmAnswer, GlmOutcome, Hold,
+    HoldKind, HoldScope, JobStatus, LaneCondition, LaneRules, ModelCondition, NamedLane, Request,
+    Secret, Seq, Usage, UsageKey, UsageRow, code, limits,
 };
 use crate::money::budget::Ledger;
 
@@ -1150,6 +1150,62 @@ fn nothing_lies_ready_that_something_else_may_come_before() {
 }
 
 #[test]
+fn a_staged_job_that_no_outcome_sends_waits_until_its_start_is_stored() {
+    let mut world = World::new(1);
+    let [_, second] = world.submit_all([0, 0]);
+    world.step(|lane, now| lane.pause(None, now));
+    world.call_ends(&answered());
+    world.tell(|lane, now| lane.resume(now));
+    world.runs([], "its start is not on disk");
+    world.ack_all();
+    world.runs([second], "it is");
+    let window = world.lane.tracks[DEFAULT_LANE].stage.window();
+    assert_eq!(window, 1, "nobody was held back");
+}
+
+#[test]
+fn nothing_lies_ready_while_the_lane_knows_of_what_an_answer_could_change() {
+    fn lane(lane: &mut Scheduler) -> &mut LaneCondition {
+        let lanes = &mut lane.state.lanes;
+        lanes.entry(DEFAULT_LANE.to_owned()).or_default()
+    }
+    fn model(lane: &mut Scheduler) -> &mut ModelCondition {
+        lane.state.models.entry("other".to_owned()).or_default()
+    }
+    const NOW: Timestamp = Timestamp::from_millis(1_000);
+    const HOLD: Hold = Hold {
+        kind: HoldKind::Operator,
+        code: String::new(),
+        message: String::new(),
+        since: NOW,
+        until: None,
+    };
+    type Change = (&'static str, fn(&mut Scheduler));
+    let changes: [Change; 10] = [
+        ("a breaker that probes", |it| {
+            it.breaker.state = BreakerState::HalfOpen;
+        }),
+        ("outcomes that are not stored", |it| {
+            it.unsettled = limits::UNSETTLED_MAX - 1;
+        }),
+        ("a doubt", |it| it.state.in_doubt = true),
+        ("an answer of another", |it| it.state.foreign_answers = 1),
+        ("a probe", |it| it.state.probing = true),
+        ("a held lane", |it| lane(it).hold = Some(HOLD)),
+        ("a throttled lane", |it| lane(it).throttle_level = 1),
+        ("a throttle", |it| lane(it).throttled_at = Some(NOW)),
+        ("a held model", |it| model(it).hold = Some(HOLD)),
+        ("a probed model", |it| model(it).probing = true),
+    ];
+    assert!(with_one_ready().lane.next_up().is_some());
+    for (why, change) in changes {
+        let mut world = with_one_ready();
+        change(&mut world.lane);
+        assert!(world.lane.next_up().is_none(), "{why}");
+    }
+}
+
+#[test]
 fn a_more_urgent_job_lies_ready_in_the_place_of_the_one_before() {
     let mut world = with_one_ready();
     let urgent = world.submit(5);
@@ -1555,6 +1611,40 @@ fn a_shutdown_ends_what_glm_holds_for_a_connection_and_leaves_other_tasks_to_the
         );
         assert!(call.maybe_billed);
     }
+}
+
+#[test]
+fn lanes_that_go_on_differently_are_written_differently() {
+    let written = |change: fn(&mut World)| {
+        let mut world = World::new(1);
+        world.submit_all([0]);
+        change(&mut world);
+        let mut written = String::new();
+        world.lane.imprint(&mut written).unwrap();
+        written
+    };
+    let before = written(|_| ());
+    assert_eq!(written(|_| ()), before);
+    for change in [
+        |world: &mut World| world.step(|lane, now| lane.pause(None, now)),
+        |world: &mut World| world.call_ends(&answered()),
+        |world: &mut World| {
+            world.submit_all([1]);
+        },
+    ] {
+        assert_ne!(written(change), before);
+    }
+}
+
+#[test]
+fn a_clock_that_is_set_back_makes_a_step_due_and_one_that_is_set_ahead_does_not() {
+    let mut lane = World::new(1).lane;
+    let mut hear = |wall, uptime_ms| lane.hear(Timestamp::from_millis(wall), uptime_ms);
+    assert!(!hear(1_000_000, 0));
+    assert!(!hear(1_001_000, 1_000));
+    assert!(hear(500_000, 2_000));
+    assert!(!hear(501_000, 3_000));
+    assert!(!hear(9_000_000, 4_000));
 }
 
 #[test]

@@ -65,6 +65,25 @@ fn a_job_behind_others_knows_its_place_and_an_estimate_once_there_is_one() {
 }
 
 #[test]
+fn what_waits_is_told_by_class_and_priority_with_what_is_staged() {
+    let mut world = World::new(1);
+    world.submit_all([0]);
+    world.submit_all([5, 5, 0, 0, 0, -3]);
+    let told = world.lane.snapshot();
+    let of_class = |name: &str| {
+        let class = &told.priority_classes[name];
+        (class.jobs, class.oldest_ready)
+    };
+    let since = Some(Timestamp::default());
+    assert_eq!(of_class("urgent"), (0, None));
+    assert_eq!(of_class("high"), (2, since), "one is staged");
+    assert_eq!(of_class("normal"), (3, since));
+    assert_eq!(of_class("low"), (1, since));
+    let at = told.priorities.iter().map(|at| (at.priority, at.jobs));
+    assert_eq!(at.collect::<Vec<_>>(), [(5, 2), (0, 3), (-3, 1)]);
+}
+
+#[test]
 fn the_order_of_service_is_that_in_which_jobs_go() {
     let (mut world, _) = busy(4);
     let urgent = world.submit(2);

@@ -184,6 +184,22 @@ pub fn who_waits_ends_with_what_it_waits_for<S: Store>(open: Open<'_, S>) {
     assert!(store.recover().unwrap().waiting.is_empty());
 }
 
+/// A job that was given up before is as it was when what it would have waited for is completed.
+pub fn who_was_given_up_is_not_freed_by_what_it_waited_for<S: Store>(open: Open<'_, S>) {
+    let store = open();
+    let waits = sample::insert_after(2, &[1]);
+    done(&store, &[sample::insert(1), waits, cancel(2)]);
+    let waited = waits_for(&store, 2);
+    let applied = done(&store, &[sample::start(1), sample::complete(1, 1)]);
+    assert!(matches!(&applied[1], Applied::Job(_)), "{applied:?}");
+    assert_eq!(job(&store, 2).status, JobStatus::Cancelled);
+    assert_eq!(waits_for(&store, 2), waited);
+    drop(store);
+    let counts = open().counts().unwrap();
+    let ended = (counts.completed, counts.cancelled);
+    assert_eq!((ended, counts.total()), ((1, 1), 2));
+}
+
 /// A job that waits for others can be given up and re-ordered, but not sent.
 pub fn a_job_that_waits_for_others_is_not_sent<S: Store>(open: Open<'_, S>) {
     let store = open();

@@ -137,34 +137,52 @@ pub fn a_job_stays_whole_until_its_end_is_told<S: Store>(open: Open<'_, S>) {
     assert_eq!(jobs_left(&store), Vec::<u64>::new());
 }
 
-/// A call that ended by a clock that was ahead hides none of those after it, and goes by number.
-pub fn a_clock_that_was_ahead_stops_no_pruning<S: Store>(open: Open<'_, S>) {
-    let store = open();
-    for (n, ended) in [(1, 1), (2, 500), (3, 2), (4, 400), (5, 3), (6, 4)] {
+/// Jobs whose calls ended in these hours.
+fn calls_of_hours<const N: usize>(store: &impl Store, hours: [u64; N]) {
+    for (n, ended) in (1..).zip(hours) {
         let [insert, start, mut complete] = life(n);
         if let Transition::Settle(settlement) = &mut complete {
             settlement.call.ended_at = hour(ended);
         }
-        done(&store, &[insert, start, complete]);
+        done(store, &[insert, start, complete]);
     }
+}
+
+/// Prunes what ended before hour 4, in steps of so many rows. Answers how many calls went.
+fn prune_calls(store: &impl Store, rows_max: usize) -> u64 {
     let mut by_age = Prune {
         calls: Cutoff {
             now: hour(99),
             ..before(hour(4))
         },
-        rows_max: 1,
+        rows_max,
         ..nothing()
     };
     let mut calls = 0;
     for _ in 0..9 {
-        let pruned = prune(&store, by_age);
+        let pruned = prune(store, by_age);
         calls += pruned.calls;
         match pruned.next {
             Some(next) => by_age.from = next,
             None => break,
         }
     }
-    assert_eq!(calls, 3);
+    calls
+}
+
+/// A call whose time has not come hides none that is over behind it, where another one went with it.
+pub fn a_call_that_stays_ends_no_step_that_takes_others<S: Store>(open: Open<'_, S>) {
+    let store = open();
+    calls_of_hours(&store, [1, 5, 2, 6]);
+    assert_eq!(prune_calls(&store, 2), 2);
+    assert_eq!(calls_left(&store), [2, 4]);
+}
+
+/// A call that ended by a clock that was ahead hides none of those after it, and goes by number.
+pub fn a_clock_that_was_ahead_stops_no_pruning<S: Store>(open: Open<'_, S>) {
+    let store = open();
+    calls_of_hours(&store, [1, 500, 2, 400, 3, 4]);
+    assert_eq!(prune_calls(&store, 1), 3);
     assert_eq!(calls_left(&store), [2, 4, 6]);
     let settled = hour(4);
     let by_number = |calls| Prune {

@@ -396,6 +396,30 @@ fn an_error_rate_is_over_when_nothing_fails_however_few_call() {
 }
 
 #[test]
+fn answers_of_other_calls_count_as_long_as_the_window_says() {
+    let rule = AlertRule {
+        on: Some(Watched::ForeignAnswer),
+        window_ms: Some(MINUTE),
+        ..between("2", 0.6, 0)
+    };
+    let settings = rules(&[("mixed_up", rule)]);
+    let foreign = Failure::new(FailureClass::ForeignAnswer, "x", "y");
+    let mut calls = calls(CallOutcome::Failed, &[1; 2]);
+    for call in &mut calls {
+        call.failure = Some(foreign.clone());
+    }
+    let mut alerts = Alerts::default();
+    let mut look = |ms| {
+        let calls = &calls;
+        let changes = alerts.step(&settings, &Inputs { calls, ..QUIET }, START.plus_ms(ms));
+        names(&changes).pop().map(|(what, _)| what)
+    };
+    assert_eq!(look(0), Some("raised"));
+    assert_eq!(look(MINUTE), None);
+    assert_eq!(look(MINUTE + 1), Some("cleared"));
+}
+
+#[test]
 fn what_is_no_fault_of_glm_is_no_error_of_it() {
     let of_class = |class| {
         let mut calls = calls(CallOutcome::Failed, &[1; 9]);
