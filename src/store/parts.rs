@@ -21,8 +21,10 @@ use super::locks::no_locks;
 
 /// The first bytes of a store.
 const STORE: &[u8; 16] = b"onelane store\r\n\x1a";
-/// The first bytes of a file that becomes one, until it is.
-const UNFINISHED: &[u8; 16] = b"onelane begins\r\n";
+/// Where the byte is that says whether all of a new store is there, and what it says then: one byte, which can't be written
+/// in part.
+const FINISHED_AT: u64 = 32;
+const FINISHED: u8 = 1;
 /// The first bytes of every file of redb's own.
 const REDB: &[u8; 4] = b"redb";
 
@@ -155,7 +157,7 @@ enum Head {
     },
 }
 
-/// The head of a store whose tables begin there.
+/// The head of a store whose tables begin there, until it is finished.
 fn head(tables_at: u64) -> Vec<u8> {
     let mut head = STORE.to_vec();
     head.extend_from_slice(&tables_at.to_le_bytes());
@@ -209,26 +211,23 @@ impl Bytes {
             self.under.read(0, &mut page)?;
         }
         let begins = |with: &[u8]| page.starts_with(with);
-        if begins(STORE) {
-            let told = page.get(STORE.len()..).and_then(|rest| rest.first_chunk());
-            let tables_at = told.map_or(0, |bytes| u64::from_le_bytes(*bytes));
-            return match begins(&head(tables_at)) {
-                true => Ok(Head::Store { tables_at }),
-                false => Err(no_store()),
+        let told = page.get(STORE.len()..).and_then(|rest| rest.first_chunk());
+        let tables_at = told.map_or(0, |bytes| u64::from_le_bytes(*bytes));
+        if begins(STORE) && begins(&head(tables_at)) {
+            let finished = usize::try_from(FINISHED_AT)
+                .ok()
+                .and_then(|at| page.get(at));
+            return match finished {
+                Some(&FINISHED) => Ok(Head::Store { tables_at }),
+                _ if len <= tables_at.saturating_add(NEW_TABLES_BYTES_MAX) => Ok(Head::None),
+                _ => Err(no_store()),
             };
         }
-        // Zeros are what a cut leaves of the first write to a file that was empty.
-        let rest = if begins(UNFINISHED) {
-            UNFINISHED.len()
-        } else {
-            0
-        };
-        let is_zeros = page.iter().skip(rest).all(|byte| *byte == 0);
-        let longest = match rest {
-            0 => PAGE_BYTES as u64,
-            _ => self.tables_at() + NEW_TABLES_BYTES_MAX,
-        };
-        if is_zeros && len <= longest {
+        // What a cut leaves of the first write to a page of zeros.
+        let begun = head(self.tables_at());
+        let mut first = page.iter().zip(begun.iter().chain([0; PAGE_BYTES].iter()));
+        let is_begun = first.all(|(byte, written)| byte == written || *byte == 0);
+        if len == 0 || (len == PAGE_BYTES as u64 && is_begun) {
             return Ok(Head::None);
         }
         Err(match begins(REDB) {
@@ -243,7 +242,8 @@ impl Bytes {
     fn begin(&self) -> io::Result<()> {
         self.under.set_len(0)?;
         self.under.set_len(JOURNAL_AT)?;
-        self.under.write(0, UNFINISHED)?;
+        self.under.sync_data()?;
+        self.under.write(0, &head(self.tables_at()))?;
         self.under.sync_data()?;
         self.under.set_len(self.tables_at())
     }
@@ -251,7 +251,7 @@ impl Bytes {
     /// The file is a store from now on.
     fn finish(&self) -> io::Result<()> {
         self.under.sync_data()?;
-        self.under.write(0, &head(self.tables_at()))?;
+        self.under.write(FINISHED_AT, &[FINISHED])?;
         self.under.sync_data()
     }
 
