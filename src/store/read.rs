@@ -442,7 +442,7 @@ impl<'v> Bodies<'v> {
     /// Whether a filter lets a place in line through; looks at the job's row only if it has to.
     fn is_wanted(&self, row: &LineRow<'_>, status: JobStatus, filter: &JobFilter) -> Result<bool> {
         let more = &filter.more;
-        if !filter.matches(status, &row.user, &row.model) || !row.may_match(more) {
+        if !filter.matches(status, row.user, row.model) || !row.may_match(more) {
             return Ok(false);
         }
         Ok(more.is_empty() || more.matches(&self.job(row.id)?))
