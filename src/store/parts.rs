@@ -3,7 +3,7 @@
 //!
 //! | bytes from | what |
 //! |---|---|
-//! | 0 | the head: what the file is, and where the tables begin |
+//! | 0 | the head: what the file is, where the tables begin, and whether all of it is there |
 //! | 4,096 | the journal; what it has not reached yet is a hole |
 //! | as the head says | the tables, to the end of the file |
 
@@ -219,7 +219,8 @@ impl Bytes {
                 .and_then(|at| page.get(at));
             return match finished {
                 Some(&FINISHED) => Ok(Head::Store { tables_at }),
-                _ if len <= tables_at.saturating_add(NEW_TABLES_BYTES_MAX) => Ok(Head::None),
+                // Anything else is a store whose byte is damaged, and nobody begins a store in that.
+                Some(0) if len <= tables_at.saturating_add(NEW_TABLES_BYTES_MAX) => Ok(Head::None),
                 _ => Err(no_store()),
             };
         }
