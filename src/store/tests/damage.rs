@@ -102,6 +102,9 @@ fn a_file_that_is_no_store_is_refused_by_name() {
     let mut beheaded = good.to_vec();
     beheaded[..4_096].fill(0);
     check("beheaded", Some(&beheaded), damaged);
+    let mut neither = good.to_vec();
+    neither[32] = 3;
+    check("neither", Some(&neither), damaged);
     check("directory", None, access);
 
     let nowhere = directory.path().join("no such directory").join("s.redb");
