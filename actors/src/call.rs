@@ -166,7 +166,8 @@ impl CallMaker {
             Some(relay) => self.estimate(&dispatch, relay).await,
             None => None,
         };
-        if let Some(relay) = told.filter(|_| job.bound_to.is_none()) {
+        // A quick answer may end before its client, whose task has to be woken for it, began to read.
+        if let Some(relay) = told.filter(|relay| job.bound_to.is_none() || !relay.is_read()) {
             self.ports.relays.keep(job.id, relay);
         }
         Finished {

@@ -178,6 +178,12 @@ impl Relay {
         self.said.get().map(String::as_str)
     }
 
+    /// Whether somebody reads it now.
+    #[must_use]
+    pub fn is_read(&self) -> bool {
+        self.state.receiver_count() > 0
+    }
+
     /// Somebody who reads from the first byte.
     #[must_use]
     pub fn reader(self: &Arc<Self>) -> RelayReader {

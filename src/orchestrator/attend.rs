@@ -290,3 +290,59 @@ impl Attendance {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+
+    use onelane_actors::relay::RelayEnd;
+    use onelane_core::model::Secret;
+
+    use super::*;
+    use crate::config::Config;
+    use crate::simulator::{Simulator, SimulatorConfig};
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+    async fn a_client_whose_answer_is_whole_before_he_can_read_it_gets_it_in_its_pieces() {
+        let directory = tempfile::tempdir().unwrap();
+        let sim = Simulator::start(SimulatorConfig::default()).unwrap();
+        let mut config = Config::default();
+        config.store.path = directory.path().join("lane.redb").display().to_string();
+        config.glm.base_url = sim.base_url();
+        config.glm.api_key = Some(Secret::new("k"));
+        let lane = Orchestrator::start(&config).await.unwrap();
+        let body = r#"{"model":"glm-4.7","stream":true,"messages":[{"role":"user","content":"one river"}]}"#;
+        let submission = Submission::chat(body).unwrap();
+        let client = Client {
+            streams: true,
+            ..Client::inside()
+        };
+        let (tell, told) = mpsc::channel();
+        let (go_on, wait) = mpsc::channel::<()>();
+        let waiting = {
+            let lane = lane.clone();
+            // His task is held up between the submission and the first look for pieces.
+            let on_disk = move |submitted: Submitted| {
+                tell.send(submitted.job_id).unwrap();
+                wait.recv().unwrap();
+            };
+            tokio::spawn(async move { lane.attend(submission, client, on_disk).await })
+        };
+        let id = tokio::task::spawn_blocking(move || told.recv().unwrap());
+        lane.wait(id.await.unwrap()).await.unwrap();
+        go_on.send(()).unwrap();
+        let Attended::Begun(mut begun) = waiting.await.unwrap() else {
+            panic!("the pieces are gone");
+        };
+        let mut events = 0;
+        let end = loop {
+            match begun.reader.next().await {
+                Ok(piece) => events += piece.windows(5).filter(|part| *part == b"data:").count(),
+                Err(end) => break end,
+            }
+        };
+        assert_eq!(end, RelayEnd::Whole);
+        assert!(events > 3, "{events} events");
+        lane.shutdown(Duration::from_secs(10)).await;
+    }
+}
