@@ -145,7 +145,7 @@ impl NewStore {
         guarded(&self.path.display().to_string(), || {
             let parts = self.parts.as_ref().ok_or_else(super::closed)?;
             let transaction = parts.tables.begin_write()?;
-            schema::write_rows(&transaction, &batch)?;
+            schema::write_rows(&transaction, &batch, None)?;
             Ok(transaction.commit()?)
         })
     }

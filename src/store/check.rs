@@ -10,14 +10,16 @@ use serde::de::DeserializeOwned;
 
 use super::error::{FileError, Result};
 use super::finished;
+use super::job;
 use super::line::LineRow;
+use super::packs::Requests;
 use super::readable;
 use super::schema::{self, Counters, Keyed, decode, decode_call, meta};
 use super::state::{Merged, State};
 use super::tables::{RowKey, Table};
 use crate::model::{
     AuditEntry, Batch, BatchId, BatchInput, ClientKey, Day, Delivery, DeliveryCounts,
-    DeliveryStatus, FileId, Job, JobId, JobStatus, StoredFile, UsageKey, UsageRow,
+    DeliveryStatus, FileId, Job, JobId, JobStatus, Seq, StoredFile, UsageKey, UsageRow,
 };
 use crate::ports::StatusCounts;
 
@@ -85,6 +87,21 @@ impl<'v> Check<'v> {
         self.state.open_table(table)
     }
 
+    /// The places of all requests, in their order: each once, as rows that do not reach into each other have them.
+    fn requests(&mut self) -> Result<Vec<Seq>> {
+        const TABLE: &str = "requests";
+        let mut all: Vec<Seq> = Vec::new();
+        for places in Requests::new(self.open(schema::REQUESTS)?).places()? {
+            let places = self.readable(TABLE, places)?.unwrap_or_default();
+            let in_order = all.last().zip(places.first()).is_none_or(|(a, b)| a < b);
+            self.expect(in_order, TABLE, || {
+                "a row reaches behind the beginning of the next one".to_owned()
+            });
+            all.extend(places);
+        }
+        Ok(all)
+    }
+
     fn single<T: DeserializeOwned>(&mut self, name: &str) -> Result<Option<T>> {
         match self.open(schema::META)?.get(name)? {
             Some(row) => self.readable("meta", decode("meta", row.value())),
@@ -117,19 +134,16 @@ impl<'v> Check<'v> {
     /// these is without its job.
     fn jobs(&mut self, counters: &Counters) -> Result<()> {
         let jobs = self.open(schema::JOBS)?;
-        let requests = self.open(schema::REQUESTS)?;
+        let requests = self.requests()?;
         let responses = self.open(schema::RESPONSES)?;
         let (mut counts, mut with_request, mut with_response) = (StatusCounts::default(), 0, 0);
         let mut on_shelves = FinishedKind::ALL.map(|_| 0);
         for item in jobs.iter()? {
             let (id, row) = item?;
-            let Some(job) = self.readable("jobs", decode::<Job>("jobs", row.value()))? else {
+            let Some(job) = self.readable("jobs", job::decode(id.value(), row.value()))? else {
                 continue;
             };
             let id = *id.value();
-            self.expect(job.id == JobId::from_bytes(id), "jobs", || {
-                format!("job {} stands under another id", job.id)
-            });
             counts.moved(None, job.status);
             self.place(&job, counters)?;
             let stands = self.kind(&job)?;
@@ -138,9 +152,11 @@ impl<'v> Check<'v> {
             }
             let bodies = !job.bodies_pruned;
             with_request += u64::from(bodies);
-            self.expect(requests.get(&id)?.is_some() == bodies, "requests", || {
-                format!("that of job {} is not where it should be", job.id)
-            });
+            self.expect(
+                requests.binary_search(&job.seq).is_ok() == bodies,
+                "requests",
+                || format!("that of job {} is not where it should be", job.id),
+            );
             let ends_with_a_body = job.status == JobStatus::Completed || job.has_refusal;
             let answered = bodies && ends_with_a_body;
             with_response += u64::from(answered);
@@ -152,7 +168,7 @@ impl<'v> Check<'v> {
         }
         let line = self.open(schema::LINE)?.len()?;
         self.same_count("line", line, jobs.len()?);
-        self.same_count("requests", requests.len()?, with_request);
+        self.same_count("requests", requests.len() as u64, with_request);
         self.same_count("responses", responses.len()?, with_response);
         for (kind, rows) in FinishedKind::ALL.into_iter().zip(on_shelves) {
             let table = self.open(schema::kind(kind))?.len()?;
@@ -220,7 +236,7 @@ impl<'v> Check<'v> {
         let Some(row) = jobs.get(id.as_bytes())? else {
             return Ok(None);
         };
-        Ok(decode("jobs", row.value()).ok())
+        Ok(job::decode(id.as_bytes(), row.value()).ok())
     }
 
     /// Each batch counts its jobs, and each job that belongs to one finds it.
@@ -229,7 +245,8 @@ impl<'v> Check<'v> {
         let mut counted: BTreeMap<BatchId, StatusCounts> = BTreeMap::new();
         for item in self.open(schema::JOBS)?.iter()? {
             // What can't be read was found before.
-            let Ok(job) = decode::<Job>("jobs", item?.1.value()) else {
+            let (id, row) = item?;
+            let Ok(job) = job::decode(id.value(), row.value()) else {
                 continue;
             };
             if let Some(id) = job.batch_id {

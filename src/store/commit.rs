@@ -17,7 +17,9 @@ use serde::Serialize;
 
 use super::error::{FileError, Result};
 use super::finished;
+use super::job;
 use super::line::LineRow;
+use super::packs::Requests;
 use super::schema::{self, Counters, decode, encode, meta};
 use super::state::{Found, Merged, State};
 use super::tables::{RowKey, Rows, Table};
@@ -250,7 +252,10 @@ impl<'v> Transaction<'v> {
 
     /// Writes a job and its place among those of its status.
     fn put(&mut self, job: &Job) -> Result<()> {
-        self.set_row(schema::JOBS, job.id.as_bytes(), job)?;
+        job::encode(&mut self.row, job)?;
+        let row = Arc::from(self.row.as_slice());
+        self.own
+            .insert(schema::JOBS.row(&job.id.as_bytes()), Some(row));
         let key = schema::line_key(job.status, job.seq);
         LineRow::of(job).encode(&mut self.row);
         let row = Arc::from(self.row.as_slice());
@@ -258,10 +263,16 @@ impl<'v> Transaction<'v> {
         self.shelve(job)
     }
 
+    /// The requests as the batch has left them so far.
+    fn requests(&self) -> Result<Requests<'_>> {
+        Ok(Requests::new(self.table(schema::REQUESTS)?))
+    }
+
     /// A job as it is in its table.
     fn stored(&mut self, id: JobId) -> Result<Option<Job>> {
         let row = self.get(schema::JOBS, id.as_bytes())?;
-        row.map(|row| decode("jobs", row.value())).transpose()
+        row.map(|row| job::decode(id.as_bytes(), row.value()))
+            .transpose()
     }
 }
 

@@ -7,7 +7,8 @@ use onelane_core::model::{Bodies, Bonds, Finished, FinishedKind};
 use onelane_core::rows::{Finishes, Logged};
 
 use super::error::{FileError, Result};
-use super::schema::{self, decode, decode_call};
+use super::job;
+use super::schema::{self, decode_call};
 use super::state::{Merged, State};
 use crate::model::{AttemptNo, DeliveryId, Job, JobId};
 
@@ -47,7 +48,7 @@ pub(super) fn finished_job(
     id: JobId,
 ) -> Result<Option<Job>> {
     match jobs.get(id.as_bytes())? {
-        Some(row) => readable(decode("jobs", row.value())),
+        Some(row) => readable(job::decode(id.as_bytes(), row.value())),
         None => Ok(None),
     }
 }

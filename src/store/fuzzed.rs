@@ -3,20 +3,23 @@
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use super::job;
 use super::journal;
 use super::line::LineRow;
+use super::packs;
 use super::schema::{self, Counters, Keyed, decode, encode};
 use super::tables::Rows;
 use crate::model::{
-    AlertBook, AuditEntry, Batch, BatchInput, CallRecord, ClientKey, Delivery, HookEndpoint, Job,
+    AlertBook, AuditEntry, Batch, BatchInput, CallRecord, ClientKey, Delivery, HookEndpoint,
     Received, Request, StoredFile, Timestamp, UsageRow,
 };
 
 /// A row of any table: what is read of it and written is read again as the same.
 pub(crate) fn rows(row: &[u8]) {
     stable::<Counters>(row);
-    stable::<Job>(row);
+    job_row(row);
     stable::<Request>(row);
+    requests(row);
     stable::<Received>(row);
     stable::<CallRecord>(row);
     stable::<UsageRow>(row);
@@ -52,6 +55,36 @@ fn stable<T: Serialize + DeserializeOwned>(row: &[u8]) {
     match decode::<T>(TABLE, &once) {
         Ok(again) => assert_eq!(String::from_utf8_lossy(&written(&again)), text),
         Err(error) => unreachable!("{}: {text}", error.at(TABLE)),
+    }
+}
+
+/// The row of a job, whose id is its key.
+fn job_row(row: &[u8]) {
+    const ID: [u8; 16] = [7; 16];
+    let Ok(read) = job::decode(&ID, row) else {
+        return;
+    };
+    let (mut once, mut twice) = (Vec::new(), Vec::new());
+    assert!(
+        job::encode(&mut once, &read).is_ok(),
+        "what was read can't be written"
+    );
+    let text = String::from_utf8_lossy(&once);
+    match job::decode(&ID, &once) {
+        Ok(again) => assert!(
+            job::encode(&mut twice, &again).is_ok_and(|()| once == twice),
+            "{text}"
+        ),
+        Err(error) => unreachable!("{}: {text}", error.at("fuzzed")),
+    }
+}
+
+/// The places of a row of requests are in their order, and the row's own is not behind any.
+fn requests(row: &[u8]) {
+    const FIRST: u64 = 7;
+    if let Ok(places) = packs::places(FIRST, row) {
+        assert!(places.is_sorted_by(|a, b| a < b));
+        assert!(places.first().is_some_and(|first| first.0 >= FIRST));
     }
 }
 

@@ -17,6 +17,7 @@ use redb::{Database, Durability, ReadTransaction};
 use sha2::{Digest as _, Sha256};
 
 use super::error::{FileError, Result};
+use super::packs;
 use super::parts::{PAGE_BYTES, Region};
 use super::reading;
 use super::schema::{self, SETTLED, TAG_MAX};
@@ -193,10 +194,12 @@ impl Journal {
         let mut transaction = tables.begin_write()?;
         transaction.set_durability(Durability::Immediate)?;
         transaction.set_quick_repair(true);
-        schema::write_rows(&transaction, &self.rows)?;
-        if let Some(own) = own {
-            schema::write_rows(&transaction, own)?;
+        let layers = [Some(&self.rows), own];
+        let layers: Vec<&Rows> = layers.into_iter().flatten().collect();
+        for rows in &layers {
+            schema::write_rows(&transaction, rows, Some(schema::REQUESTS.tag()))?;
         }
+        packs::settle(&transaction, &layers)?;
         if !self.is_empty() {
             transaction.open_table(SETTLED)?.insert((), self.next - 1)?;
         }

@@ -12,6 +12,7 @@ mod finished;
 #[cfg(all(feature = "api", any(test, feature = "testing")))]
 pub(crate) mod fuzzed;
 mod initial;
+mod job;
 mod journal;
 mod line;
 mod lines;
@@ -19,6 +20,7 @@ mod locks;
 mod look;
 mod notices;
 mod open;
+mod packs;
 mod parts;
 mod placed;
 mod read;

@@ -8,13 +8,14 @@ use std::sync::Arc;
 use serde::de::DeserializeOwned;
 
 use super::error::{FileError, Result};
+use super::job;
 use super::line::{LineRow, Names};
+use super::packs::Requests;
 use super::schema::{self, Counters, decode, decode_call, meta, no_call, no_job, no_request};
 use super::state::{Found, Merged, Rest, State};
 use crate::model::{
     AnswerBody, AttemptNo, AuditEntry, AuditId, Batch, BatchId, BatchInput, ClientKey, FileId, Job,
-    JobId, JobStatus, Received, Request, SchedulerState, Seq, StoredFile, Timestamp, UsageRow,
-    limits,
+    JobId, JobStatus, Received, SchedulerState, Seq, StoredFile, Timestamp, UsageRow, limits,
 };
 use crate::ports::{
     CallFilter, CallPage, JobFilter, JobPage, JobRecord, MoreFilter, Places, Recovered,
@@ -416,7 +417,7 @@ pub(super) type LineRange = Rest<&'static [u8; 9], Bytes>;
 /// The tables that a whole job is read from.
 pub(super) struct Bodies<'v> {
     jobs: Table<'v, 16>,
-    requests: Table<'v, 16>,
+    requests: Requests<'v>,
     responses: Table<'v, 16>,
 }
 
@@ -424,14 +425,15 @@ impl<'v> Bodies<'v> {
     pub(super) fn open(snapshot: &'v State) -> Result<Self> {
         Ok(Self {
             jobs: snapshot.open_table(schema::JOBS)?,
-            requests: snapshot.open_table(schema::REQUESTS)?,
+            requests: Requests::new(snapshot.open_table(schema::REQUESTS)?),
             responses: snapshot.open_table(schema::RESPONSES)?,
         })
     }
 
     fn find(&self, id: JobId) -> Result<Option<Job>> {
         let row = self.jobs.get(id.as_bytes())?;
-        row.map(|row| decode("jobs", row.value())).transpose()
+        row.map(|row| job::decode(id.as_bytes(), row.value()))
+            .transpose()
     }
 
     /// The job of a place in line.
@@ -469,9 +471,8 @@ impl<'v> Bodies<'v> {
     /// A job with its bodies.
     pub(super) fn whole(&self, job: Job) -> Result<JobRecord> {
         let id = job.id;
-        let request = self.requests.get(id.as_bytes())?;
-        let request: Option<Request> = match request {
-            Some(row) => Some(decode("requests", row.value())?),
+        let request = match self.requests.get(job.seq)? {
+            Some(request) => Some(request),
             None if job.bodies_pruned => None,
             None => return Err(no_request(id)),
         };

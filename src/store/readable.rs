@@ -4,12 +4,14 @@ use serde::Deserialize;
 use serde::de::IgnoredAny;
 
 use super::error::{FileError, Result};
+use super::job;
 use super::line::LineRow;
+use super::packs;
 use super::schema::{self, Counters, Keyed, decode, decode_body, decode_call, meta};
 use super::tables::RowId;
 use crate::model::{
     AlertBook, AuditEntry, Batch, BatchInput, BreakerSnapshot, ClientKey, Delivery, HookEndpoint,
-    Job, JobId, Received, Request, SchedulerState, StoredFile, Timestamp, UsageRow,
+    JobId, Received, SchedulerState, StoredFile, Timestamp, UsageRow,
 };
 
 /// Reads a row with this key.
@@ -19,8 +21,13 @@ type Reads = fn(&'static str, &[u8], &[u8]) -> Result<()>;
 /// any of that length is one.
 const ROWS: [(u8, Reads); schema::TAG_MAX as usize] = [
     (schema::META.tag(), single),
-    (schema::JOBS.tag(), json::<Job>),
-    (schema::REQUESTS.tag(), json::<Request>),
+    (schema::JOBS.tag(), |_, key, row| {
+        job::decode(key.first_chunk().unwrap_or(&[0; 16]), row).map(drop)
+    }),
+    (schema::REQUESTS.tag(), |_, key, row| {
+        let first = u64::from_be_bytes(*key.first_chunk().unwrap_or(&[0; 8]));
+        packs::places(first, row).map(drop)
+    }),
     (schema::RESPONSES.tag(), response),
     (schema::LINE.tag(), |_, _, row| {
         LineRow::decode(row).map(drop)

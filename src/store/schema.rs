@@ -5,9 +5,12 @@
 //! order by number. Bodies (requests, responses) have tables of their own: a change of a job's state
 //! never rewrites them.
 
+use std::fmt;
+
 use onelane_core::model::{Bodies, Finished, FinishedKind};
 use redb::TableDefinition;
-use serde::{Deserialize, Serialize};
+use serde::de::{Error as _, IgnoredAny, SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::error::{FileError, Result};
@@ -21,17 +24,17 @@ use crate::ports::StatusCounts;
 
 /// The version of the tables and what they mean together. Raised when an older program would
 /// misread the file, or this one an older file: the store refuses every version but this one.
-pub(super) const STORE_VERSION: u64 = 9;
+pub(super) const STORE_VERSION: u64 = 10;
 /// The version of every row written.
 pub(super) const ROW_VERSION: u64 = 1;
 
 tables! {
     /// Single values, by name: see [`meta`].
     1 META = "meta", &'static str => &'static [u8];
-    /// Job id: [`Job`].
+    /// Job id: a [`Job`], see [`super::job`].
     2 JOBS = "jobs", &'static [u8; 16] => &'static [u8];
-    /// Job id: its request.
-    3 REQUESTS = "requests", &'static [u8; 16] => &'static [u8];
+    /// Place in line: the request of the job with this place, or a pack that begins with it, see [`super::packs`].
+    3 REQUESTS = "requests", u64 => &'static [u8];
     /// Job id: GLM's answer, verbatim.
     4 RESPONSES = "responses", &'static [u8; 16] => &'static [u8];
     /// Status and place in line ([`line_key`]): [`LineRow`](super::line::LineRow). Every job is here once, so that a restart
@@ -153,7 +156,7 @@ impl Keyed {
 }
 
 /// The byte of a status in [`LINE`].
-const fn status_byte(status: JobStatus) -> u8 {
+pub(super) const fn status_byte(status: JobStatus) -> u8 {
     match status {
         JobStatus::Pending => 0,
         JobStatus::Processing => 1,
@@ -365,7 +368,7 @@ pub(super) fn decode_body(table: &str, row: &[u8]) -> Result<AnswerBody> {
 }
 
 /// A row without its version; `None`: it is of another one.
-fn inner(row: &[u8]) -> Option<&[u8]> {
+pub(super) fn inner(row: &[u8]) -> Option<&[u8]> {
     row.strip_prefix(b"[1,")?.strip_suffix(b"]")
 }
 
@@ -378,11 +381,38 @@ pub(super) fn decode<'a, T: Deserialize<'a>>(table: &str, row: &'a [u8]) -> Resu
 }
 
 /// Why a row is not of the version that this program writes.
-fn other_version(table: &str, row: &[u8]) -> FileError {
-    match serde_json::from_slice::<(u64, serde::de::IgnoredAny)>(row) {
-        Ok((version, _)) if version > ROW_VERSION => newer_row(version),
+pub(super) fn other_version(table: &str, row: &[u8]) -> FileError {
+    match serde_json::from_slice::<Version>(row) {
+        Ok(Version(version)) if version > ROW_VERSION => newer_row(version),
         Ok(_) => FileError::damaged(table, "a row has no known version"),
         Err(e) => FileError::unreadable(table, &e),
+    }
+}
+
+/// The version of a row, whatever follows it.
+struct Version(u64);
+
+impl<'de> Deserialize<'de> for Version {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct First;
+
+        impl<'de> Visitor<'de> for First {
+            type Value = Version;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a version and what follows it")
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut row: A) -> Result<Version, A::Error> {
+                let version = row.next_element()?;
+                while row.next_element::<IgnoredAny>()?.is_some() {}
+                version
+                    .map(Version)
+                    .ok_or_else(|| A::Error::custom("a row of nothing"))
+            }
+        }
+
+        deserializer.deserialize_seq(First)
     }
 }
 

@@ -113,6 +113,44 @@ impl<K: RowKey, V: Value> Merged<'_, K, V> {
         }
     }
 
+    /// The last row at or before a key.
+    pub(super) fn floor<'k>(
+        &self,
+        key: impl Borrow<K::SelfType<'k>>,
+    ) -> Result<Option<(FoundKey<K>, Found<V>)>> {
+        let mut last = Bound::Included(self.table.row(key.borrow()));
+        loop {
+            let first = Bound::Included(self.table.first());
+            let above = self.layers.into_iter();
+            let above = above.filter_map(|rows| rows.range((first, last)).next_back());
+            // Of two layers that know a row, the upper one is asked.
+            let above = above.reduce(|upper, lower| match lower.0 > upper.0 {
+                true => lower,
+                false => upper,
+            });
+            let stored = match &last {
+                Bound::Included(id) | Bound::Excluded(id) => {
+                    let key = K::of_bytes(id.key());
+                    self.stored.range(..=key)?.next_back().transpose()?
+                }
+                Bound::Unbounded => None,
+            };
+            let Some((id, row)) = above else {
+                return Ok(stored.map(|(key, row)| (FoundKey::Stored(key), Found::Stored(row))));
+            };
+            if let Some((key, _)) = &stored
+                && K::with_bytes(&key.value(), |key| key > id.key())
+            {
+                return Ok(stored.map(|(key, row)| (FoundKey::Stored(key), Found::Stored(row))));
+            }
+            if let Some(row) = row {
+                return Ok(Some((FoundKey::Above(*id), Found::above(Arc::clone(row)))));
+            }
+            // It is removed: what comes before it?
+            last = Bound::Excluded(*id);
+        }
+    }
+
     /// The rows of a range of keys, from both ends.
     pub(super) fn range<'k, KR: Borrow<K::SelfType<'k>>>(
         &self,

@@ -39,6 +39,11 @@ impl<K: RowKey, V: Value> Table<K, V> {
         K::with_bytes(key, |bytes| RowId::new(self.tag, bytes))
     }
 
+    /// The key of a row's id.
+    pub(super) fn key<'r>(&self, id: &'r RowId) -> K::SelfType<'r> {
+        K::of_bytes(id.key())
+    }
+
     /// Before its first row.
     pub(super) const fn first(&self) -> RowId {
         RowId::first_of(self.tag)
@@ -175,12 +180,15 @@ macro_rules! tables {
             Ok(())
         }
 
-        /// Writes rows into their tables.
+        /// Writes rows into their tables, but for those of one.
         pub(super) fn write_rows(
             transaction: &redb::WriteTransaction,
             rows: &super::tables::Rows,
+            but: Option<u8>,
         ) -> Result<()> {
-            $($name.write(transaction, rows)?;)*
+            $(if but != Some($tag) {
+                $name.write(transaction, rows)?;
+            })*
             Ok(())
         }
 

@@ -52,7 +52,7 @@ pub trait Rows: Finishes {
     fn job(&mut self, id: JobId) -> Result<Option<Job>, Self::Error>;
 
     /// What a job asks for. A job without a request is an error of the store.
-    fn request(&mut self, id: JobId) -> Result<Arc<Request>, Self::Error>;
+    fn request(&mut self, job: &Job) -> Result<Arc<Request>, Self::Error>;
 
     /// The job for which an idempotency key was used in a scope ([`Job::idempotency_scope`]), and for which request.
     fn keyed(

@@ -454,8 +454,8 @@ impl Rows for Disk {
         Ok(self.jobs.get(&id).map(|record| record.job.clone()))
     }
 
-    fn request(&mut self, id: JobId) -> Result<Arc<Request>, Infallible> {
-        let Some(record) = self.jobs.get(&id) else {
+    fn request(&mut self, job: &Job) -> Result<Arc<Request>, Infallible> {
+        let Some(record) = self.jobs.get(&job.id) else {
             unreachable!("a request is asked for only after its job was read")
         };
         let Some(request) = &record.request else {

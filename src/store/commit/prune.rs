@@ -70,7 +70,7 @@ impl Transaction<'_> {
         self.write_changed()?;
         self.counters.jobs.removed(job.status);
         self.remove(schema::JOBS, job.id.as_bytes());
-        let bytes = self.take_bodies(job.id)?;
+        let bytes = self.take_bodies(job)?;
         let key = schema::line_key(job.status, job.seq);
         self.remove(schema::LINE, &key);
         if let Some(key) = schema::finished_key_of(job) {
@@ -81,7 +81,7 @@ impl Transaction<'_> {
 
     pub(super) fn strip(&mut self, job: &Job) -> Result<u64> {
         self.write_changed()?;
-        let bytes = self.take_bodies(job.id)?;
+        let bytes = self.take_bodies(job)?;
         if let Some(key) = schema::finished_key_of(job) {
             self.unshelve(&key);
         }
@@ -100,12 +100,18 @@ impl Transaction<'_> {
         *until = (*until).max(Some(call.day()));
     }
 
-    fn take_bodies(&mut self, id: JobId) -> Result<u64> {
-        let mut bytes = 0;
-        for table in [schema::REQUESTS, schema::RESPONSES] {
-            let row = self.get(table, id.as_bytes())?;
-            bytes += row.map_or(0, |row| row.value().len() as u64);
-            self.remove(table, id.as_bytes());
+    fn take_bodies(&mut self, job: &Job) -> Result<u64> {
+        let id = job.id.as_bytes();
+        let response = self.get(schema::RESPONSES, id)?;
+        let mut bytes = response.map_or(0, |row| row.value().len() as u64);
+        self.remove(schema::RESPONSES, id);
+        let without = self.requests()?.without(job.seq)?;
+        if let Some((key, rest, gone)) = without {
+            bytes += gone;
+            match rest {
+                Some(rest) => self.set(schema::REQUESTS, key, &rest.as_slice()),
+                None => self.remove(schema::REQUESTS, key),
+            }
         }
         Ok(bytes)
     }

@@ -23,10 +23,10 @@ impl Rows for Transaction<'_> {
         self.stored(id)
     }
 
-    fn request(&mut self, id: JobId) -> Result<Arc<Request>> {
-        match self.get(schema::REQUESTS, id.as_bytes())? {
-            Some(row) => decode("requests", row.value()).map(Arc::new),
-            None => Err(no_request(id)),
+    fn request(&mut self, job: &Job) -> Result<Arc<Request>> {
+        match self.requests()?.get(job.seq)? {
+            Some(request) => Ok(Arc::new(request)),
+            None => Err(no_request(job.id)),
         }
     }
 
@@ -54,7 +54,7 @@ impl Rows for Transaction<'_> {
             job: job.clone(),
         };
         self.changed.insert(job.id, new);
-        self.set_row(schema::REQUESTS, job.id.as_bytes(), request)
+        self.set_row(schema::REQUESTS, job.seq.0, request)
     }
 
     fn insert_key(

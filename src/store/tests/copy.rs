@@ -234,13 +234,13 @@ fn a_line_that_is_wrong_is_told_by_its_number_and_nothing_of_its_content() {
         "a key that none of table jobs is",
     );
     check(
-        "\"status\":",
-        "\"state\":",
+        ",\"json\":[1,[1,",
+        ",\"json\":[1,[\"1\",",
         "a row is not what it should be",
     );
     check(
-        ",\"json\":[1,{\"id\"",
-        ",\"json\":[7,{\"id\"",
+        ",\"json\":[1,[1,",
+        ",\"json\":[7,[1,",
         "a newer onelane wrote it",
     );
     check(",\"json\":", ",\"yaml\":", "is not what it should be");

@@ -34,7 +34,7 @@ fn state_of(table: &Changes, journaled: &[Changes]) -> (Parts, State, BTreeMap<u
         .begin(options().cache_bytes)
         .unwrap();
     let transaction = parts.tables.begin_write().unwrap();
-    schema::write_rows(&transaction, &rows(table)).unwrap();
+    schema::write_rows(&transaction, &rows(table), None).unwrap();
     transaction.commit().unwrap();
     let mut journal = load(&parts);
     for changes in journaled {
@@ -144,6 +144,6 @@ fn a_long_body_is_written_once_and_seen_at_once() {
         panic!("a store")
     };
     let state = whole.state().unwrap();
-    let row = schema::REQUESTS.row(&job_id(1).as_bytes());
+    let row = schema::REQUESTS.row(&1);
     assert!(!state.journal().rows().contains_key(&row));
 }

@@ -330,7 +330,7 @@ fn change<R: Rows>(rows: &mut R, id: JobId, transition: &Transition) -> Decision
     Ok(Ok(match transition {
         // An attempt is told whole to whoever sends it, and with its number to whoever tells others.
         Transition::Stage { .. } | Transition::Start { .. } | Transition::Resume { .. } => {
-            let request = rows.request(id)?;
+            let request = rows.request(&job)?;
             Applied::Dispatch(Arc::new(Dispatch { job, request }))
         }
         Transition::Unstage { .. } | Transition::Task { .. } => Applied::Done,

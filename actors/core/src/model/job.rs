@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     AttemptNo, BatchId, Due, Face, Failure, GlmSettings, JobId, KeyId, OnInterrupted,
     PassedHeaders, RequestId, Reserve, RetrySettings, Seq, Session, SessionId, SessionTag,
-    Sessions, SlotId, Timestamp, TraceOrigin, Wait, private, private_or_default, private_or_none,
+    Sessions, SlotId, Timestamp, TraceOrigin, Wait, in_head, private_or_default, private_or_none,
 };
 
 /// The status of a job, as the API shows it.
@@ -180,12 +180,14 @@ impl WorstCase {
 #[serde(rename_all = "camelCase")]
 pub struct Job {
     /// Its id.
+    #[serde(skip_serializing_if = "in_head")]
     pub id: JobId,
     /// Its place in line; given by the store at insertion, 0 until then.
-    #[serde(skip_serializing_if = "private")]
+    #[serde(skip_serializing)]
     #[schemars(skip)]
     pub seq: Seq,
     /// Whose it is.
+    #[serde(skip_serializing_if = "in_head")]
     pub user_id: String,
     /// What it is about, in the submitter's own terms.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -201,6 +203,7 @@ pub struct Job {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub batch_id: Option<BatchId>,
     /// The model to call, by its canonical name.
+    #[serde(skip_serializing_if = "in_head")]
     pub model: String,
     /// How the submitter spelled it, where that is not its canonical name: so it goes to GLM.
     #[serde(default, skip_serializing_if = "private_or_default")]
@@ -210,19 +213,23 @@ pub struct Job {
     #[serde(default, skip_serializing_if = "Face::is_chat")]
     pub face: Face,
     /// Higher is more urgent.
+    #[serde(skip_serializing_if = "in_head")]
     pub priority: i32,
     /// Where it is in its life.
+    #[serde(skip_serializing_if = "in_head")]
     pub status: JobStatus,
     /// Attempts made or staged so far: the number of the latest one. Never goes back.
-    #[serde(rename = "attemptCount")]
+    #[serde(rename = "attemptCount", skip_serializing_if = "in_head")]
     pub attempts: AttemptNo,
     /// The attempt that has not ended.
     #[serde(default, skip_serializing_if = "private_or_default")]
     #[schemars(skip)]
     pub open: Option<OpenAttempt>,
     /// Retries used up, of `max_retries`.
+    #[serde(skip_serializing_if = "in_head")]
     pub retry_count: u32,
     /// How often a failure of the transient kind is retried.
+    #[serde(skip_serializing_if = "in_head")]
     pub max_retries: u32,
     /// Throttle answers it has met; they use up no retry, but are bounded, too.
     #[serde(default, skip_serializing_if = "is_zero")]
@@ -251,6 +258,7 @@ pub struct Job {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<Failure>,
     /// When it was accepted.
+    #[serde(skip_serializing_if = "in_head")]
     pub created_at: Timestamp,
     /// When it reached a terminal status.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -326,11 +334,11 @@ pub struct Job {
     #[schemars(skip)]
     pub has_refusal: bool,
     /// What prompt and answer may come to, in tokens: a rough figure for pacing and fairness.
-    #[serde(default, skip_serializing_if = "private_or_default")]
+    #[serde(default, skip_serializing)]
     #[schemars(skip)]
     pub estimated_tokens: u32,
     /// The most tokens that prompt and answer can come to: what budgets reserve for.
-    #[serde(default, skip_serializing_if = "private_or_default")]
+    #[serde(default, skip_serializing)]
     #[schemars(skip)]
     pub worst: WorstCase,
     /// What it costs is not known: its model has no price, or GLM did not say what it billed. What was

@@ -125,7 +125,7 @@ pub use policy::{BreakerRule, JobRule, LaneRule, PolicyOverride, Rule};
 pub use price::{PriceRow, PriceTable};
 pub use priority_class::PriorityClass;
 pub use private::row;
-use private::{private, private_or_default, private_or_none};
+use private::{in_head, private, private_or_default, private_or_none};
 pub(crate) use pruning::Part;
 pub use pruning::{
     Bodies, Bonds, Cutoff, Finished, FinishedKind, Prune, PruneCursor, Pruned, Unreadable,

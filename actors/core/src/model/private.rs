@@ -36,6 +36,11 @@ pub(crate) fn private<T>(_: &T) -> bool {
     !ROW.get()
 }
 
+/// Marks a member of a job that stands at the head of its row, and there without its name.
+pub(crate) fn in_head<T>(_: &T) -> bool {
+    ROW.get()
+}
+
 /// Marks a private member that rows leave out when there is none.
 pub(crate) fn private_or_none<T>(value: &Option<T>) -> bool {
     private(value) || value.is_none()
