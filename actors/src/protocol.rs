@@ -611,8 +611,8 @@ mod tests {
         submission.idempotency_key = key.map(str::to_owned);
         let id = JobId::from_bytes([n; 16]);
         let new = NewJob::of(submission, settings, id, sample::START)?;
-        let new = intake.admit(new, over, over_rate)?;
-        let inserted = store.commit(&[Transition::Insert(Box::new(new))]);
+        let new = intake.admit(Box::new(new), over, over_rate)?;
+        let inserted = store.commit(&[Transition::Insert(new)]);
         submitted(inserted.unwrap().pop())
     }
 

@@ -69,7 +69,6 @@ impl Orchestrator {
         };
         let over = self.ask_budgets(std::slice::from_ref(&new)).await?.pop();
         let new = self.admit(new, over.flatten(), over_rate)?;
-        let new = Box::new(new);
         let mut decisions = self
             .ask(|refs, reply| {
                 let new = new.clone();
@@ -136,7 +135,7 @@ impl Orchestrator {
         let all = new.into_iter().zip(over).zip(over_rates).zip(places);
         for (((new, over), over_rate), place) in all {
             match self.admit(new, over, over_rate) {
-                Ok(new) => inserts.push((place, Transition::Insert(Box::new(new)))),
+                Ok(new) => inserts.push((place, Transition::Insert(new))),
                 Err(why) => put(&mut answers, place, Err(why.into())),
             }
         }
@@ -197,11 +196,15 @@ impl Orchestrator {
         Ok(ending)
     }
 
-    fn new_job(&self, submission: Submission, previous: Option<JobId>) -> Result<NewJob, Error> {
+    fn new_job(
+        &self,
+        submission: Submission,
+        previous: Option<JobId>,
+    ) -> Result<Box<NewJob>, Error> {
         let now = self.inner.ports.clock.now();
         let id = self.inner.ports.ids.job_id(now);
         let settings = Arc::clone(&self.inner.settings.borrow());
-        let mut new = NewJob::of(submission, &settings, id, now)?;
+        let mut new = Box::new(NewJob::of(submission, &settings, id, now)?);
         new.job.trace = new.job.trace.filter(|_| self.exports_traces());
         new.job.previous = previous;
         let chosen = &self.inner.chosen;
@@ -212,10 +215,10 @@ impl Orchestrator {
 
     fn admit(
         &self,
-        new: NewJob,
+        new: Box<NewJob>,
         over: Option<BudgetRefusal>,
         over_rate: Option<OverRate>,
-    ) -> Result<NewJob, NotAdmitted> {
+    ) -> Result<Box<NewJob>, NotAdmitted> {
         let (settings, state) = (self.inner.settings.borrow(), self.inner.state.borrow());
         let closed = self.inner.closed.load(Ordering::Acquire);
         Intake::new(&settings, &state)
@@ -224,13 +227,13 @@ impl Orchestrator {
     }
 
     /// Why the budgets do not let these in, each. The queue is asked only where it has a say.
-    async fn ask_budgets(&self, new: &[NewJob]) -> Result<Vec<Option<BudgetRefusal>>, Error> {
+    async fn ask_budgets(&self, new: &[Box<NewJob>]) -> Result<Vec<Option<BudgetRefusal>>, Error> {
         let has_say = !self.inner.settings.borrow().budgets.is_empty()
             && !self.inner.closed.load(Ordering::Acquire);
         if new.is_empty() || !has_say {
             return Ok(vec![None; new.len()]);
         }
-        let asking = |new: &NewJob| Asking {
+        let asking = |new: &Box<NewJob>| Asking {
             payer: Payer::of(&new.job.user_id, new.job.key_id),
             model: new.job.model.clone(),
             worst: new.job.worst,

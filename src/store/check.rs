@@ -5,7 +5,6 @@ use std::collections::BTreeMap;
 
 use onelane_core::model::{Findings, FinishedKind};
 use onelane_core::words::counted;
-use redb::Value;
 use serde::de::DeserializeOwned;
 
 use super::error::{FileError, Result};
@@ -16,7 +15,7 @@ use super::packs::Requests;
 use super::readable;
 use super::schema::{self, Counters, Keyed, decode, decode_call, meta};
 use super::state::{Merged, State};
-use super::tables::{RowKey, Table};
+use super::tables::{RowKey, RowValue, Table};
 use crate::model::{
     AuditEntry, Batch, BatchId, BatchInput, ClientKey, Day, Delivery, DeliveryCounts,
     DeliveryStatus, FileId, Job, JobId, JobStatus, Seq, StoredFile, UsageKey, UsageRow,
@@ -83,7 +82,7 @@ impl<'v> Check<'v> {
         }
     }
 
-    fn open<K: RowKey, V: Value>(&self, table: Table<K, V>) -> Result<Merged<'v, K, V>> {
+    fn open<K: RowKey, V: RowValue>(&self, table: Table<K, V>) -> Result<Merged<'v, K, V>> {
         self.state.open_table(table)
     }
 

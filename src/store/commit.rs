@@ -12,7 +12,6 @@ use std::sync::Arc;
 use onelane_core::life::effects::apply_batch;
 use onelane_core::model::{Applied, Transition};
 use onelane_core::retention::{self as pruning};
-use redb::Value;
 use serde::Serialize;
 
 use super::error::{FileError, Result};
@@ -22,7 +21,7 @@ use super::line::LineRow;
 use super::packs::Requests;
 use super::schema::{self, Counters, decode, encode, meta};
 use super::state::{Found, Merged, State};
-use super::tables::{RowKey, Rows, Table};
+use super::tables::{RowKey, RowValue, Rows, Table};
 use crate::model::{
     Batch, BatchId, CallRecord, HookEndpoint, Job, JobId, JobStatus, UsageKey, UsageRow,
 };
@@ -115,12 +114,12 @@ impl<'v> Transaction<'v> {
     }
 
     /// A table as the batch has left it so far.
-    fn table<K: RowKey, V: Value>(&self, table: Table<K, V>) -> Result<Merged<'_, K, V>> {
+    fn table<K: RowKey, V: RowValue>(&self, table: Table<K, V>) -> Result<Merged<'_, K, V>> {
         self.state.under(table, &self.own)
     }
 
     /// A row as the batch has left it so far.
-    fn get<'k, K: RowKey, V: Value>(
+    fn get<'k, K: RowKey, V: RowValue>(
         &self,
         table: Table<K, V>,
         key: impl Borrow<K::SelfType<'k>>,
@@ -129,7 +128,7 @@ impl<'v> Transaction<'v> {
     }
 
     /// Writes a value.
-    fn set<'k, K: RowKey, V: Value>(
+    fn set<'k, K: RowKey, V: RowValue>(
         &mut self,
         table: Table<K, V>,
         key: impl Borrow<K::SelfType<'k>>,
@@ -153,7 +152,7 @@ impl<'v> Transaction<'v> {
     }
 
     /// Removes a row, if there is one.
-    fn remove<'k, K: RowKey, V: Value>(
+    fn remove<'k, K: RowKey, V: RowValue>(
         &mut self,
         table: Table<K, V>,
         key: impl Borrow<K::SelfType<'k>>,

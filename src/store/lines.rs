@@ -7,7 +7,6 @@ use std::collections::BTreeMap;
 use std::ops::Bound;
 use std::sync::Arc;
 
-use redb::Value;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use sha2::{Digest as _, Sha256};
@@ -16,7 +15,7 @@ use super::error::{FileError, Result};
 use super::guarded;
 use super::schema::{self, STORE_VERSION, TAG_MAX};
 use super::state::State;
-use super::tables::{KEY_BYTES_MAX, RowId, RowKey, SeesTable, Table};
+use super::tables::{KEY_BYTES_MAX, RowId, RowKey, RowValue, SeesTable, Table};
 use crate::ports::StoreError;
 
 /// What the head says of itself.
@@ -191,7 +190,7 @@ struct Len<'s>(&'s State);
 impl SeesTable for Len<'_> {
     type Seen = Result<u64>;
 
-    fn see<K: RowKey, V: Value + 'static>(self, table: Table<K, V>) -> Result<u64> {
+    fn see<K: RowKey, V: RowValue>(self, table: Table<K, V>) -> Result<u64> {
         self.0.open_table(table)?.len()
     }
 }
@@ -206,7 +205,7 @@ struct Rows<'s> {
 impl SeesTable for Rows<'_> {
     type Seen = Result<(u64, Option<RowId>)>;
 
-    fn see<K: RowKey, V: Value + 'static>(self, table: Table<K, V>) -> Self::Seen {
+    fn see<K: RowKey, V: RowValue>(self, table: Table<K, V>) -> Self::Seen {
         let name = name_of(table.tag());
         let rows = self.state.open_table(table)?;
         let rows = match &self.after {
@@ -535,7 +534,7 @@ struct Widths;
 impl SeesTable for Widths {
     type Seen = (Option<usize>, Option<usize>);
 
-    fn see<K: RowKey, V: Value + 'static>(self, _: Table<K, V>) -> Self::Seen {
+    fn see<K: RowKey, V: RowValue>(self, _: Table<K, V>) -> Self::Seen {
         (K::fixed_width(), V::fixed_width())
     }
 }

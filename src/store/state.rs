@@ -1,19 +1,19 @@
 //! The state that was committed last: a snapshot of the tables, and above it the rows that only the
 //! journal holds so far. Readers ask it as they would ask the tables alone.
 
+use std::any::Any;
 use std::borrow::Borrow;
 use std::collections::VecDeque;
 use std::marker::PhantomData;
 use std::ops::{Bound, RangeBounds};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
-use redb::{
-    AccessGuard, Key, Range, ReadOnlyTable, ReadTransaction, ReadableTableMetadata as _, Value,
-};
+use redb::{AccessGuard, Key, Range, ReadOnlyTable, ReadTransaction, ReadableTableMetadata as _};
 
-use super::error::Result;
+use super::error::{FileError, Result};
 use super::journal::{Journal, Written};
-use super::tables::{RowId, RowKey, Rows, Table};
+use super::schema::TAG_MAX;
+use super::tables::{RowId, RowKey, RowValue, Rows, Table};
 
 /// Nothing above the journal.
 static NOTHING: Rows = Rows::new();
@@ -22,18 +22,27 @@ static NOTHING: Rows = Rows::new();
 pub(super) struct State {
     snapshot: ReadTransaction,
     journal: Journal,
+    /// The tables of the snapshot that somebody asked for: to open one costs more than to read a row.
+    opened: Opened,
 }
+
+type Opened = [OnceLock<Box<dyn Any + Send + Sync>>; TAG_MAX as usize];
 
 impl State {
     /// The state of a snapshot and of the journal that is above it.
-    pub(super) const fn new(snapshot: ReadTransaction, journal: Journal) -> Self {
-        Self { snapshot, journal }
+    pub(super) fn new(snapshot: ReadTransaction, journal: Journal) -> Self {
+        Self {
+            snapshot,
+            journal,
+            opened: Opened::default(),
+        }
     }
 
     /// Becomes the state that was just committed; with another snapshot where the tables were written.
     pub(super) fn become_next(&mut self, snapshot: Option<ReadTransaction>, written: Written) {
         if let Some(snapshot) = snapshot {
             self.snapshot = snapshot;
+            self.opened = Opened::default();
         }
         self.journal.show(written);
     }
@@ -42,11 +51,26 @@ impl State {
     pub(super) fn next(&self, snapshot: ReadTransaction, written: Written) -> Self {
         let mut journal = self.journal.clone();
         journal.show(written);
-        Self { snapshot, journal }
+        Self::new(snapshot, journal)
+    }
+
+    /// A table of the snapshot.
+    fn stored<K: RowKey, V: RowValue>(&self, table: Table<K, V>) -> Result<&ReadOnlyTable<K, V>> {
+        let unknown = || FileError::Damaged("a table that the store has not".to_owned());
+        let at = usize::from(table.tag()).checked_sub(1);
+        let opened = at.and_then(|at| self.opened.get(at)).ok_or_else(unknown)?;
+        let table = match opened.get() {
+            Some(table) => table,
+            None => {
+                let stored = self.snapshot.open_table(table.definition)?;
+                opened.get_or_init(|| Box::new(stored))
+            }
+        };
+        table.downcast_ref().ok_or_else(unknown)
     }
 
     /// One of its tables.
-    pub(super) fn open_table<K: RowKey, V: Value>(
+    pub(super) fn open_table<K: RowKey, V: RowValue>(
         &self,
         table: Table<K, V>,
     ) -> Result<Merged<'_, K, V>> {
@@ -54,20 +78,20 @@ impl State {
     }
 
     /// One of its tables, with rows of a transaction above it.
-    pub(super) fn under<'v, K: RowKey, V: Value>(
+    pub(super) fn under<'v, K: RowKey, V: RowValue>(
         &'v self,
         table: Table<K, V>,
         own: &'v Rows,
     ) -> Result<Merged<'v, K, V>> {
         Ok(Merged {
             table,
-            stored: self.snapshot.open_table(table.definition)?,
+            stored: self.stored(table)?,
             layers: [own, self.journal.rows()],
         })
     }
 
     /// A row as a transaction has left it, without opening its table where that is not needed.
-    pub(super) fn get_under<'k, K: RowKey, V: Value>(
+    pub(super) fn get_under<'k, K: RowKey, V: RowValue>(
         &self,
         table: Table<K, V>,
         own: &Rows,
@@ -77,7 +101,7 @@ impl State {
         if let Some(row) = above([own, self.journal.rows()], &id) {
             return Ok(row.clone().map(Found::above));
         }
-        let stored = self.snapshot.open_table(table.definition)?.get(key)?;
+        let stored = self.stored(table)?.get(key)?;
         Ok(stored.map(Found::Stored))
     }
 
@@ -98,13 +122,13 @@ fn above<'l>(layers: [&'l Rows; 2], id: &RowId) -> Option<&'l Option<Arc<[u8]>>>
 }
 
 /// A table with what stands above it.
-pub(super) struct Merged<'v, K: Key + 'static, V: Value + 'static> {
+pub(super) struct Merged<'v, K: Key + 'static, V: RowValue> {
     table: Table<K, V>,
-    stored: ReadOnlyTable<K, V>,
+    stored: &'v ReadOnlyTable<K, V>,
     layers: [&'v Rows; 2],
 }
 
-impl<K: RowKey, V: Value> Merged<'_, K, V> {
+impl<K: RowKey, V: RowValue> Merged<'_, K, V> {
     /// A row.
     pub(super) fn get<'k>(&self, key: impl Borrow<K::SelfType<'k>>) -> Result<Option<Found<V>>> {
         match above(self.layers, &self.table.row(key.borrow())) {
@@ -249,14 +273,14 @@ fn is_empty(first: Bound<RowId>, last: Bound<RowId>) -> bool {
 type Above = VecDeque<(RowId, Option<Arc<[u8]>>)>;
 
 /// A row, as it was found.
-pub(super) enum Found<V: Value + 'static> {
+pub(super) enum Found<V: RowValue> {
     /// In its table.
     Stored(AccessGuard<'static, V>),
     /// In the journal, or among what the transaction has written.
     Above(Arc<[u8]>, PhantomData<V>),
 }
 
-impl<V: Value> Found<V> {
+impl<V: RowValue> Found<V> {
     const fn above(row: Arc<[u8]>) -> Self {
         Self::Above(row, PhantomData)
     }
@@ -291,7 +315,7 @@ impl<K: RowKey> FoundKey<K> {
 type Stored<K, V> = (AccessGuard<'static, K>, AccessGuard<'static, V>);
 
 /// The rows of a range that were not told yet.
-pub(super) struct Rest<K: RowKey, V: Value + 'static> {
+pub(super) struct Rest<K: RowKey, V: RowValue> {
     stored: Range<'static, K, V>,
     /// Taken from the table, but not told yet.
     front: Option<Stored<K, V>>,
@@ -299,7 +323,7 @@ pub(super) struct Rest<K: RowKey, V: Value + 'static> {
     above: Above,
 }
 
-impl<K: RowKey, V: Value> Rest<K, V> {
+impl<K: RowKey, V: RowValue> Rest<K, V> {
     /// The next row from an end; `None` as the inner one: it is removed.
     #[expect(clippy::type_complexity, reason = "a row of an iterator")]
     fn step(&mut self, from_back: bool) -> Result<Option<Option<(FoundKey<K>, Found<V>)>>> {
@@ -372,7 +396,7 @@ impl<K: RowKey, V: Value> Rest<K, V> {
     }
 }
 
-impl<K: RowKey, V: Value> Iterator for Rest<K, V> {
+impl<K: RowKey, V: RowValue> Iterator for Rest<K, V> {
     type Item = Result<(FoundKey<K>, Found<V>)>;
 
     fn next(&mut self) -> Option<Self::Item> {
@@ -380,7 +404,7 @@ impl<K: RowKey, V: Value> Iterator for Rest<K, V> {
     }
 }
 
-impl<K: RowKey, V: Value> DoubleEndedIterator for Rest<K, V> {
+impl<K: RowKey, V: RowValue> DoubleEndedIterator for Rest<K, V> {
     fn next_back(&mut self) -> Option<Self::Item> {
         self.told(true)
     }

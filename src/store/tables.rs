@@ -6,22 +6,22 @@ use std::sync::Arc;
 use redb::{Key, TableDefinition, Value, WriteTransaction};
 
 /// A table.
-pub(super) struct Table<K: Key + 'static, V: Value + 'static> {
+pub(super) struct Table<K: Key + 'static, V: RowValue> {
     /// Its number in [`RowId`].
     tag: u8,
     /// The table itself.
     pub(super) definition: TableDefinition<'static, K, V>,
 }
 
-impl<K: Key, V: Value> Clone for Table<K, V> {
+impl<K: Key, V: RowValue> Clone for Table<K, V> {
     fn clone(&self) -> Self {
         *self
     }
 }
 
-impl<K: Key, V: Value> Copy for Table<K, V> {}
+impl<K: Key, V: RowValue> Copy for Table<K, V> {}
 
-impl<K: RowKey, V: Value> Table<K, V> {
+impl<K: RowKey, V: RowValue> Table<K, V> {
     pub(super) const fn new(tag: u8, name: &'static str) -> Self {
         Self {
             tag,
@@ -122,7 +122,7 @@ impl RowId {
 pub(super) type Rows = BTreeMap<RowId, Option<Arc<[u8]>>>;
 
 /// A key as bytes that sort as it does.
-pub(super) trait RowKey: Key + 'static {
+pub(super) trait RowKey: Key + Send + Sync + 'static {
     /// Shows the bytes of a key.
     fn with_bytes<T>(key: &Self::SelfType<'_>, show: impl FnOnce(&[u8]) -> T) -> T;
 
@@ -160,13 +160,18 @@ impl RowKey for &'static str {
     }
 }
 
+/// What a row holds.
+pub(super) trait RowValue: Value + Send + Sync + 'static {}
+
+impl<V: Value + Send + Sync + 'static> RowValue for V {}
+
 /// Who looks at a table, whatever its types are.
 pub(super) trait SeesTable {
     /// What comes of it.
     type Seen;
 
     /// Looks at it.
-    fn see<K: RowKey, V: Value + 'static>(self, table: Table<K, V>) -> Self::Seen;
+    fn see<K: RowKey, V: RowValue>(self, table: Table<K, V>) -> Self::Seen;
 }
 
 /// The tables of a file as constants, each with its number, and what concerns all of them.

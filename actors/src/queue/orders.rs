@@ -34,7 +34,7 @@ impl QueueState {
     ) -> Result<(), ActorProcessingErr> {
         let id = self.ports.ids.job_id(now);
         let new = match self.let_in(submission, id, now) {
-            Ok(new) => Box::new(new),
+            Ok(new) => new,
             Err(error) => return answer(reply, Err(error)),
         };
         let (port, stored) = oneshot::channel();
@@ -74,9 +74,9 @@ impl QueueState {
         submission: Submission,
         id: JobId,
         now: Timestamp,
-    ) -> Result<NewJob, SubmitError> {
+    ) -> Result<Box<NewJob>, SubmitError> {
         let over_rate = submission.over_rate;
-        let new = NewJob::of(submission, &self.settings, id, now)?;
+        let new = Box::new(NewJob::of(submission, &self.settings, id, now)?);
         let job = &new.job;
         let payer = Payer::of(&job.user_id, job.key_id);
         let over = self.scheduler.refuses(&payer, &job.model, job.worst);

@@ -34,8 +34,9 @@ pub struct Rough;
 
 impl CountTokens for Rough {
     fn count(&self, _model: &str, text: &str) -> u64 {
+        // Of bytes alone: prompts are long, and every submission is counted.
         let ascii = text.bytes().filter(u8::is_ascii).count();
-        let other = text.chars().filter(|c| !c.is_ascii()).count();
+        let other = text.bytes().filter(|byte| *byte >= 0xC0).count();
         (ascii.div_ceil(4) + (other * 2).div_ceil(3)) as u64
     }
 }

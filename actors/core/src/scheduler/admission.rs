@@ -53,10 +53,10 @@ impl<'a> Intake<'a> {
     /// key goes to the store even if it is not let in: it may be there already, and asking again is answered.
     pub fn admit(
         &self,
-        mut new: NewJob,
+        mut new: Box<NewJob>,
         over: Option<BudgetRefusal>,
         over_rate: Option<OverRate>,
-    ) -> Result<NewJob, NotAdmitted> {
+    ) -> Result<Box<NewJob>, NotAdmitted> {
         let late = new.job.deadline.filter(|by| *by <= new.job.created_at);
         new.admission = match (late, over_rate) {
             (Some(deadline), _) if !self.is_stopping => {
@@ -132,7 +132,7 @@ mod tests {
             wait_ms: 9,
         };
         let refused = |intake: Intake<'_>| {
-            let new = sample::new_job(1);
+            let new = Box::new(sample::new_job(1));
             intake.admit(new, None, Some(over_rate)).unwrap_err()
         };
         let intake = || Intake::new(&settings, &state);
