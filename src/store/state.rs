@@ -153,12 +153,11 @@ impl<K: RowKey, V: RowValue> Merged<'_, K, V> {
                 false => upper,
             });
             let stored = match &last {
-                Bound::Included(id) | Bound::Excluded(id) => {
-                    let key = K::of_bytes(id.key());
-                    self.stored.range(..=key)?.next_back().transpose()?
-                }
+                Bound::Included(id) => self.stored.range(..=K::of_bytes(id.key()))?.next_back(),
+                Bound::Excluded(id) => self.stored.range(..K::of_bytes(id.key()))?.next_back(),
                 Bound::Unbounded => None,
             };
+            let stored = stored.transpose()?;
             let Some((id, row)) = above else {
                 return Ok(stored.map(|(key, row)| (FoundKey::Stored(key), Found::Stored(row))));
             };

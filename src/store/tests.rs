@@ -7,6 +7,7 @@ mod equal;
 mod faults;
 mod journal;
 mod owner;
+mod packs;
 mod prune;
 mod state;
 mod versions;
