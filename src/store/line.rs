@@ -13,9 +13,7 @@
 //!
 //! Numbers are little-endian.
 
-use std::collections::BTreeSet;
 use std::num::NonZeroU32;
-use std::sync::Arc;
 
 use super::error::{FileError, Result};
 use super::schema::{ROW_VERSION, newer_row};
@@ -117,7 +115,7 @@ impl<'a> LineRow<'a> {
         }
     }
 
-    pub(super) fn entry(&self, seq: Seq, names: &mut Names) -> JobEntry {
+    pub(super) fn entry(&self, seq: Seq) -> JobEntry<&'a str> {
         JobEntry {
             id: self.id,
             seq,
@@ -125,8 +123,8 @@ impl<'a> LineRow<'a> {
             due: self.due,
             deadline: self.deadline,
             since: self.since,
-            model: names.shared(self.model),
-            user_id: names.shared(self.user),
+            model: self.model,
+            user_id: self.user,
             tokens: self.tokens,
             worst: self.worst,
             batch_id: self.batch,
@@ -311,32 +309,6 @@ impl<'a> Rest<'a> {
     fn moment(&mut self, is_there: bool) -> Option<Option<Timestamp>> {
         let millis = self.number(is_there)?;
         Some(millis.map(|millis| Timestamp::from_millis(millis.cast_signed())))
-    }
-}
-
-/// Names of models and users that many jobs share, each in memory once.
-#[derive(Default)]
-pub(super) struct Names {
-    known: BTreeSet<Arc<str>>,
-    /// That of the row before: mostly it is the same again.
-    latest: Option<Arc<str>>,
-}
-
-impl Names {
-    fn shared(&mut self, name: &str) -> Arc<str> {
-        if let Some(latest) = self.latest.as_ref().filter(|latest| ***latest == *name) {
-            return Arc::clone(latest);
-        }
-        let shared = match self.known.get(name) {
-            Some(known) => Arc::clone(known),
-            None => {
-                let name = Arc::from(name);
-                self.known.insert(Arc::clone(&name));
-                name
-            }
-        };
-        self.latest = Some(Arc::clone(&shared));
-        shared
     }
 }
 

@@ -9,44 +9,98 @@ use serde::de::DeserializeOwned;
 
 use super::error::{FileError, Result};
 use super::job;
-use super::line::{LineRow, Names};
+use super::line::LineRow;
 use super::packs::Requests;
+use super::reading;
 use super::schema::{self, Counters, decode, decode_call, meta, no_call, no_job, no_request};
-use super::state::{Found, Merged, Rest, State};
+use super::state::{Found, FoundKey, Merged, Rest, State};
 use crate::model::{
     AnswerBody, AttemptNo, AuditEntry, AuditId, Batch, BatchId, BatchInput, ClientKey, FileId, Job,
-    JobId, JobStatus, Received, SchedulerState, Seq, StoredFile, Timestamp, UsageRow, limits,
+    JobId, JobStatus, Received, SchedulerState, Seq, StoredFile, Timestamp, UsageRow, WaitingJobs,
+    limits,
 };
 use crate::ports::{
     CallFilter, CallPage, JobFilter, JobPage, JobRecord, MoreFilter, Places, Recovered,
     StatusCounts, UsageFilter,
 };
 
+/// Waiting jobs from so many places in line on are read by two threads: fewer take no longer than a thread that begins.
+const TOGETHER_FROM: u64 = if cfg!(test) { 100 } else { 20_000 };
+
 /// Reads the compact table alone, but for the few jobs with an open attempt.
 pub(super) fn recover(snapshot: &State) -> Result<Recovered> {
-    let line = snapshot.open_table(schema::LINE)?;
-    let bodies = Bodies::open(snapshot)?;
-    let mut names = Names::default();
     let mut recovered = Recovered {
         lane: lane(snapshot)?,
         breaker: single(snapshot, meta::BREAKER)?,
         released: single(snapshot, meta::RELEASED)?.unwrap_or_default(),
         ..Recovered::default()
     };
-    for status in [JobStatus::Pending, JobStatus::Processing] {
-        for item in of_status(&line, status, u64::MAX)? {
-            let (key, value) = item?;
-            let row = LineRow::decode(value.value())?;
-            if status == JobStatus::Pending && !row.open {
-                let entry = row.entry(schema::line_seq(key.value()), &mut names);
-                recovered.waiting.push(entry);
-            } else {
-                recovered.open.push(bodies.job(row.id)?);
-            }
-        }
+    let mut in_line = pending(snapshot)?;
+    recovered.waiting = in_line.waiting;
+    let line = snapshot.open_table(schema::LINE)?;
+    for item in of_status(&line, JobStatus::Processing, u64::MAX)? {
+        in_line.open.push(LineRow::decode(item?.1.value())?.id);
     }
+    let bodies = Bodies::open(snapshot)?;
+    let open = in_line.open.into_iter().map(|id| bodies.job(id));
+    recovered.open = open.collect::<Result<_>>()?;
     recovered.open.sort_unstable_by_key(|job| job.seq);
     Ok(recovered)
+}
+
+/// Pending jobs.
+#[derive(Default)]
+struct Pending {
+    waiting: WaitingJobs,
+    /// Those with an open attempt.
+    open: Vec<JobId>,
+}
+
+/// Reads all of them: where they are many, one half beside the other.
+fn pending(snapshot: &State) -> Result<Pending> {
+    let line = snapshot.open_table(schema::LINE)?;
+    let mut ends = of_status(&line, JobStatus::Pending, u64::MAX)?;
+    let place = |item: Option<Result<(FoundKey<_>, _)>>| -> Result<Option<u64>> {
+        let item = item.transpose()?;
+        Ok(item.map(|(key, _)| schema::line_seq(key.value()).0))
+    };
+    let Some(first) = place(ends.next())? else {
+        return Ok(Pending::default());
+    };
+    let last = place(ends.next_back())?.unwrap_or(first);
+    drop(ends);
+    if last - first < TOGETHER_FROM {
+        return part_of_pending(snapshot, first, last);
+    }
+    let half = WaitingJobs::first_in_block(Seq(first + (last - first) / 2)).0;
+    let (former, latter) = std::thread::scope(|scope| {
+        let latter = scope.spawn(|| reading(|| part_of_pending(snapshot, half, last)));
+        let former = part_of_pending(snapshot, first, half.saturating_sub(1));
+        let died = || FileError::damaged("line", "it can't be read");
+        (former, latter.join().unwrap_or_else(|_| Err(died())))
+    });
+    let (mut all, latter) = (former?, latter?);
+    all.waiting.append(latter.waiting);
+    all.open.extend(latter.open);
+    Ok(all)
+}
+
+/// Those from a place in line up to another.
+fn part_of_pending(snapshot: &State, first: u64, last: u64) -> Result<Pending> {
+    let line = snapshot.open_table(schema::LINE)?;
+    let [first, last] = [first, last].map(|seq| schema::line_key(JobStatus::Pending, Seq(seq)));
+    let mut found = Pending::default();
+    for item in line.range::<&[u8; 9]>(&first..=&last)? {
+        let (key, value) = item?;
+        let row = LineRow::decode(value.value())?;
+        if row.open {
+            found.open.push(row.id);
+        } else {
+            let seq = schema::line_seq(key.value());
+            found.waiting.push(&row.entry(seq));
+        }
+    }
+    Ok(found)
 }
 
 /// The lanes' state.

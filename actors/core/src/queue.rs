@@ -13,9 +13,11 @@ mod imprint;
 mod index;
 mod place;
 mod priorities;
+mod ready;
 mod service;
 mod turns;
 mod users;
+mod whole;
 
 #[cfg(test)]
 mod affinity_tests;
@@ -25,17 +27,17 @@ mod simulation;
 mod tests;
 
 use std::cmp::Reverse;
-use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use crate::model::{
-    BatchId, JobEntry, JobId, KeyId, PriorityClass, Scope, Seq, Settings, Timestamp,
+    BatchId, Due, JobEntry, JobId, KeyId, PriorityClass, Scope, Seq, Settings, Timestamp,
+    WaitingJobs,
 };
 
-use affinity::{Runs, Together};
+use affinity::Runs;
 use classes::Classes;
-use index::{Front, Index, Key};
+use index::{Front, Index};
 use place::{Class, Rules};
 use priorities::Priorities;
 use turns::{Head, Turns};
@@ -48,14 +50,13 @@ pub use service::ServiceOrder;
 const IDLE_TURNS_KEPT: usize = 64;
 
 /// The waiting jobs. Sorted sets instead of an array heap: a job leaves from anywhere (cancel,
-/// re-prioritise) as cheaply as from the front.
+/// re-prioritise) as cheaply as from the front. What a job is stands in `entries` alone; all the rest names it by its
+/// place.
 #[derive(Debug, Clone, Default)]
 pub struct Queue {
     rules: Rules,
-    entries: BTreeMap<Seq, JobEntry>,
+    entries: WaitingJobs,
     priorities: Priorities,
-    // Looked up by key only, never iterated: the order of a hash map must not decide anything.
-    seq_of: HashMap<JobId, Seq>,
     ready: Index,
     /// How many of each class of priorities there are, and how long the oldest waits.
     classes: Classes,
@@ -91,53 +92,16 @@ impl Queue {
         Self::default()
     }
 
-    /// A line of many jobs at once, as after a restart. Built whole, not job by job: sorted sets
-    /// that are filled in order one at a time stay half empty.
+    /// A line of many jobs at once, as after a restart. Built whole, not job by job.
     #[must_use]
-    pub fn from_entries(entries: Vec<JobEntry>, settings: &Settings, now: Timestamp) -> Self {
+    pub fn from_entries(entries: WaitingJobs, settings: &Settings, now: Timestamp) -> Self {
         let mut line = Self::new();
         line.now = now;
         line.rules.configure(settings);
         line.scope = settings.scope;
         line.shares = shares(settings);
-        line.seq_of.reserve(entries.len());
-        let mut ready: BTreeMap<Arc<str>, (Vec<Key>, Vec<Together>)> = BTreeMap::new();
-        let mut due = Vec::new();
-        let mut deadlines = Vec::new();
-        let mut rows = Vec::with_capacity(entries.len());
-        for mut entry in entries {
-            let Entry::Vacant(new) = line.seq_of.entry(entry.id) else {
-                continue;
-            };
-            new.insert(entry.seq);
-            entry.out_of_scope = !line.scope.has(entry.batch_id);
-            entry.mind_the_clock(now);
-            let rule = line.ready.enter(&mut entry.model, &line.rules);
-            let user = line.users.enter(&mut entry);
-            match waits(&entry, now) {
-                Waits::ForAWord => line.falls_asleep(&entry),
-                Waits::Until(at) => {
-                    line.scheduled += usize::from(entry.is_scheduled());
-                    due.push((at, entry.seq));
-                }
-                Waits::ForASlot => {
-                    let (keys, together) = ready.entry(Arc::clone(&entry.model)).or_default();
-                    keys.push(Key::of(rule, &entry, user));
-                    together.extend(Together::of(rule, &entry));
-                    line.classes.is_ready(&entry);
-                }
-            }
-            line.classes.enter(&entry);
-            deadlines.extend(entry.deadline.map(|at| (at, entry.seq)));
-            line.priorities.came(entry.priority);
-            rows.push((entry.seq, entry));
-        }
-        for (model, (keys, together)) in ready {
-            line.ready.fill(&model, keys, together);
-        }
-        line.due = due.into_iter().collect();
-        line.deadlines = deadlines.into_iter().collect();
-        line.entries = rows.into_iter().collect();
+        line.entries = entries;
+        whole::fill(&mut line);
         line
     }
 
@@ -148,8 +112,9 @@ impl Queue {
         self.look_at(settings.scope);
         let (entries, users) = (&self.entries, &self.users);
         let changed = self.ready.configure(&self.rules, |seq| {
-            let entry = entries.get(&seq)?;
-            Some((entry, users.number(entry)))
+            let entry = entries.at(seq)?;
+            let number = users.number(&entry);
+            Some((entry, number))
         });
         let shares = shares(settings);
         if changed || shares != self.shares {
@@ -162,48 +127,51 @@ impl Queue {
     /// Puts a job in line. One that is there already stays as it is.
     pub fn insert(&mut self, mut entry: JobEntry, now: Timestamp) {
         self.hear(now);
-        let Entry::Vacant(new) = self.seq_of.entry(entry.id) else {
+        if self.entries.has(entry.id) {
             return;
-        };
-        new.insert(entry.seq);
+        }
         entry.out_of_scope = !self.scope.has(entry.batch_id);
         entry.mind_the_clock(now);
-        self.ready.enter(&mut entry.model, &self.rules);
-        let user = self.users.enter(&mut entry);
+        self.ready.enter(&mut entry.model, 1, &self.rules);
+        let user = self.users.enter(&mut entry.user_id, entry.key, 1);
+        self.entries.insert(&entry);
         match waits(&entry, now) {
             Waits::ForAWord => self.falls_asleep(&entry),
             Waits::Until(at) => {
                 self.scheduled += usize::from(entry.is_scheduled());
                 self.due.insert((at, entry.seq));
             }
-            Waits::ForASlot => {
-                self.classes.is_ready(&entry);
-                self.ready.add(&entry, user);
-            }
+            Waits::ForASlot => self.is_ready(&entry, user),
         }
         if let Some(deadline) = entry.deadline {
             self.deadlines.insert((deadline, entry.seq));
         }
-        self.classes.enter(&entry);
-        self.priorities.came(entry.priority);
-        self.entries.insert(entry.seq, entry);
+        self.classes.enter(entry.priority);
+        self.priorities.came(entry.priority, 1);
+    }
+
+    /// A job in line is due.
+    fn is_ready(&mut self, entry: &JobEntry, user: u64) {
+        self.classes.is_ready(entry, &self.entries);
+        self.entries.set_ready(entry.seq, true);
+        self.ready.add(entry, user);
     }
 
     /// Puts back a job that was taken and did not run. Where turns are taken its user gets back what
     /// it counted for: as if it had never been taken.
     pub fn put_back(&mut self, place: Place, entry: JobEntry, now: Timestamp) {
-        if self.get(entry.id).is_some() {
+        if self.entries.has(entry.id) {
             return;
         }
         let (seq, tokens) = (entry.seq, entry.tokens);
         let was_ahead = self.runs.gave_back(seq);
         self.insert(entry, now);
         if let Some(turns) = place.turns().and_then(|key| self.turns.get_mut(&key))
-            && let Some(entry) = self.entries.get(&seq)
+            && let Some(entry) = self.entries.at(seq)
         {
-            let rule = self.ready.rule(&entry.model).unwrap_or_default();
-            let user = rule.turn_of(entry, self.users.number(entry));
-            let share = share_of(&self.shares, entry);
+            let rule = self.ready.rule(entry.model).unwrap_or_default();
+            let user = rule.turn_of(&entry, self.users.number(&entry));
+            let share = share_of(&self.shares, &entry);
             if was_ahead {
                 turns.discharge(user, tokens, share);
             } else {
@@ -214,8 +182,8 @@ impl Queue {
 
     /// Takes a job out of line, wherever it is.
     pub fn remove(&mut self, id: JobId) -> Option<JobEntry> {
-        let seq = self.seq_of.remove(&id)?;
-        let entry = self.entries.remove(&seq)?;
+        let (entry, was_ready) = self.entries.remove(id)?;
+        let seq = entry.seq;
         self.priorities.left(entry.priority);
         let user = self.users.number(&entry);
         self.ready.leave(&entry, user);
@@ -235,12 +203,11 @@ impl Queue {
             } else {
                 self.parked = self.parked.saturating_sub(usize::from(entry.parked));
             }
-        } else if let Some(at) = entry.due_at()
-            && self.due.remove(&(at, seq))
-        {
+        } else if was_ready {
+            self.classes.no_longer_ready(&entry, &self.entries);
+        } else if let Some(at) = entry.due_at() {
+            self.due.remove(&(at, seq));
             self.no_longer_due(entry.is_scheduled());
-        } else {
-            self.classes.no_longer_ready(&entry);
         }
         if let Some(deadline) = entry.deadline {
             self.deadlines.remove(&(deadline, seq));
@@ -255,10 +222,11 @@ impl Queue {
         }
         self.scope = scope;
         let now = self.now;
-        let entries: Vec<JobEntry> = self.entries.values().cloned().collect();
-        for entry in entries {
-            if entry.out_of_scope == scope.has(entry.batch_id) {
-                self.release(entry, now);
+        let moves = |entry: &JobEntry<_>| entry.out_of_scope == scope.has(entry.batch_id);
+        let moved = self.entries.iter().filter(moves).map(|entry| entry.id);
+        for id in moved.collect::<Vec<_>>() {
+            if let Some(entry) = self.remove(id) {
+                self.insert(entry, now);
             }
         }
     }
@@ -279,8 +247,8 @@ impl Queue {
         let jobs = self.capped.get(&key).into_iter().flatten();
         let first: Vec<Seq> = jobs.take(most).map(|(_, seq)| *seq).collect();
         for seq in first {
-            if let Some(entry) = self.entries.get(&seq).cloned() {
-                self.remove(entry.id);
+            let id = self.entries.at(seq).map(|entry| entry.id);
+            if let Some(entry) = id.and_then(|id| self.remove(id)) {
                 let capped = false;
                 self.insert(JobEntry { capped, ..entry }, now);
             }
@@ -293,7 +261,7 @@ impl Queue {
         self.capped.values().map(BTreeSet::len).sum()
     }
 
-    fn falls_asleep(&mut self, entry: &JobEntry) {
+    fn falls_asleep<N>(&mut self, entry: &JobEntry<N>) {
         self.dormant += 1;
         if entry.out_of_scope {
             self.out_of_scope += 1;
@@ -332,16 +300,19 @@ impl Queue {
 
     /// The jobs that end with the connection of their submitters.
     pub fn bound(&self) -> impl Iterator<Item = JobId> {
-        let entries = self.entries.values();
-        entries
-            .filter(|entry| entry.bound_to.is_some())
-            .map(|entry| entry.id)
+        self.entries.bound().map(|(id, _)| id)
     }
 
     /// The job, if it is in line.
     #[must_use]
-    pub fn get(&self, id: JobId) -> Option<&JobEntry> {
-        self.entries.get(self.seq_of.get(&id)?)
+    pub fn get(&self, id: JobId) -> Option<JobEntry> {
+        self.entries.get(id)
+    }
+
+    /// Whether the job is in line.
+    #[must_use]
+    pub fn has(&self, id: JobId) -> bool {
+        self.entries.has(id)
     }
 
     /// Changes a job's priority, and nothing else of it. Tells whether it is in line.
@@ -408,7 +379,7 @@ impl Queue {
             (None, None) => front.seq,
             (None, Some(quantum)) => self.take_turn(lane, front.class, quantum, models)?,
         };
-        let id = self.entries.get(&seq)?.id;
+        let id = self.entries.at(seq)?.id;
         let entry = self.remove(id)?;
         if self.rules.keep_together() {
             self.runs.took(lane, &entry, together.is_some());
@@ -429,10 +400,10 @@ impl Queue {
             .ready
             .next_of(models, front.class, run, |_| Seq(0), |_| true)?;
         if let Some(quantum) = front.quantum {
-            let entry = self.entries.get(&seq)?;
-            let rule = self.ready.rule(&entry.model).unwrap_or_default();
-            let user = rule.turn_of(entry, self.users.number(entry));
-            let (tokens, share) = (entry.tokens, share_of(&self.shares, entry));
+            let entry = self.entries.at(seq)?;
+            let rule = self.ready.rule(entry.model).unwrap_or_default();
+            let user = rule.turn_of(&entry, self.users.number(&entry));
+            let (tokens, share) = (entry.tokens, share_of(&self.shares, &entry));
             let turns = self.turns_of(lane, front.class);
             turns.charge(quantum, user, tokens, share);
         }
@@ -464,12 +435,12 @@ impl Queue {
         let turns = self.turns.get_mut(&(lane, class))?;
         turns.take(quantum, newest, |from| {
             let (user, seq) = self.ready.head_from(models, class, from)?;
-            let entry = self.entries.get(&seq)?;
+            let entry = self.entries.at(seq)?;
             Some(Head {
                 user,
                 seq,
                 tokens: entry.tokens,
-                share: share_of(&self.shares, entry),
+                share: share_of(&self.shares, &entry),
             })
         })
     }
@@ -493,14 +464,16 @@ impl Queue {
                 break;
             }
             self.due.pop_first();
-            if let Some(entry) = self.entries.get_mut(&seq) {
-                if entry.is_scheduled() {
-                    self.scheduled = self.scheduled.saturating_sub(1);
-                }
-                entry.due = None;
-                self.classes.is_ready(entry);
-                self.ready.add(entry, self.users.number(entry));
+            let Some(entry) = self.entries.at(seq) else {
+                continue;
+            };
+            if entry.is_scheduled() {
+                self.scheduled = self.scheduled.saturating_sub(1);
             }
+            self.classes.is_ready(&entry, &self.entries);
+            self.ready.add(&entry, self.users.number(&entry));
+            self.entries.set_due(seq, None);
+            self.entries.set_ready(seq, true);
         }
     }
 
@@ -516,16 +489,15 @@ impl Queue {
     /// clock, and stays.
     fn mind_the_clock(&mut self, now: Timestamp) {
         let due = std::mem::take(&mut self.due);
-        self.due = due
-            .into_iter()
-            .map(|(at, seq)| {
-                let Some(entry) = self.entries.get_mut(&seq) else {
-                    return (at, seq);
-                };
-                entry.mind_the_clock(now);
-                (entry.due_at().unwrap_or(at), seq)
-            })
-            .collect();
+        let due = due.into_iter().map(|(at, seq)| {
+            let mut due = self.entries.at(seq).and_then(|entry| entry.due);
+            if let Some(due) = &mut due {
+                due.mind_the_clock(now);
+                self.entries.set_due(seq, Some(*due));
+            }
+            (due.map_or(at, Due::moment), seq)
+        });
+        self.due = due.collect();
     }
 
     /// Takes out the jobs whose deadline has passed, dormant ones, too.
@@ -536,7 +508,7 @@ impl Queue {
                 break;
             }
             self.deadlines.pop_first();
-            if let Some(id) = self.entries.get(&seq).map(|entry| entry.id) {
+            if let Some(id) = self.entries.at(seq).map(|entry| entry.id) {
                 expired.extend(self.remove(id));
             }
         }
@@ -573,13 +545,13 @@ impl Queue {
     }
 
     /// The jobs that wait for their time, the first that falls due first.
-    pub fn by_time(&self) -> impl Iterator<Item = &JobEntry> {
-        self.due.iter().filter_map(|(_, seq)| self.entries.get(seq))
+    pub fn by_time(&self) -> impl Iterator<Item = JobEntry<&Arc<str>>> {
+        self.due.iter().filter_map(|(_, seq)| self.entries.at(*seq))
     }
 
     /// Whether a job in line waits for its time, and until when.
     #[must_use]
-    pub fn due_later(&self, entry: &JobEntry) -> Option<Timestamp> {
+    pub fn due_later<N>(&self, entry: &JobEntry<N>) -> Option<Timestamp> {
         entry
             .due_at()
             .filter(|at| !entry.sleeps() && self.due.contains(&(*at, entry.seq)))
@@ -628,7 +600,7 @@ fn shares(settings: &Settings) -> HashMap<KeyId, u32> {
 }
 
 /// The weight of who takes turns for a job.
-fn share_of(shares: &HashMap<KeyId, u32>, entry: &JobEntry) -> u32 {
+fn share_of<N>(shares: &HashMap<KeyId, u32>, entry: &JobEntry<N>) -> u32 {
     let share = entry.key.and_then(|key| shares.get(&key));
     share.copied().unwrap_or(1)
 }
@@ -643,7 +615,7 @@ enum Waits {
     ForAWord,
 }
 
-fn waits(entry: &JobEntry, now: Timestamp) -> Waits {
+fn waits<N>(entry: &JobEntry<N>, now: Timestamp) -> Waits {
     match entry.due_at() {
         _ if entry.sleeps() => Waits::ForAWord,
         Some(at) if at > now => Waits::Until(at),

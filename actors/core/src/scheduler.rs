@@ -173,19 +173,22 @@ impl Scheduler {
         let Recovered { mut waiting, .. } = recovered;
         let mut state = recovered.lane;
         let is_lost = |bound_to: Option<u64>| bound_to.is_some() && bound_to != recovered.instance;
-        let lost: Vec<JobId> = waiting
-            .extract_if(.., |entry| is_lost(entry.bound_to))
-            .map(|entry| entry.id)
-            .collect();
+        let lost = waiting.bound().filter(|(_, to)| is_lost(Some(*to)));
+        let lost: Vec<JobId> = lost.map(|(id, _)| id).collect();
+        for id in &lost {
+            waiting.remove(*id);
+        }
         let refused = &mut state.unattributed;
         if !refused.jobs.is_empty() {
-            for entry in &mut waiting {
-                entry.dormant |= refused.kept_out(entry.id).is_some();
+            let ids = refused.jobs.iter().map(|refused| refused.job_id);
+            for id in ids.collect::<Vec<_>>() {
+                if refused.kept_out(id).is_some() {
+                    waiting.fall_asleep(id);
+                }
             }
             let (waiting, open) = (&waiting, &recovered.open);
             refused.jobs.retain(|refused| {
-                waiting.iter().any(|entry| entry.id == refused.job_id)
-                    || open.iter().any(|job| job.id == refused.job_id)
+                waiting.has(refused.job_id) || open.iter().any(|job| job.id == refused.job_id)
             });
         }
         let mut lane = Self {
@@ -258,7 +261,7 @@ impl Scheduler {
                 continue;
             }
             // One that another batch has adopted.
-            let is_adopted = |known: &JobEntry| known.batch_id != entry.batch_id;
+            let is_adopted = |known: JobEntry| known.batch_id != entry.batch_id;
             if !self.knows(entry.id) {
                 let (id, is_bound) = (entry.id, entry.bound_to.is_some());
                 self.line.insert(entry, now);
@@ -451,7 +454,7 @@ impl Scheduler {
     /// Whether the job waits or runs: its end is still to come.
     #[must_use]
     pub fn knows(&self, id: JobId) -> bool {
-        self.line.get(id).is_some()
+        self.line.has(id)
             || self.recovery.has(id)
             || self.slots.values().any(|slot| slot.job_id() == Some(id))
             || self.tracks.values().any(|track| track.stage.contains(id))

@@ -692,7 +692,8 @@ pub fn a_priority_changes_while_the_job_waits<S: Store>(open: Open<'_, S>) {
     assert!(matches!(&applied[0], Applied::Job(job) if job.priority == -7));
     drop(store);
     let store = open();
-    assert_eq!(store.recover().unwrap().waiting[0].priority, -7);
+    let waiting = store.recover().unwrap().waiting;
+    assert_eq!(waiting.iter().next().unwrap().priority, -7);
     done(&store, &[sample::start(1)]);
     let refusal = refused(&store, reprioritise(1, 0));
     assert_eq!(refusal, Refusal::WrongStatus(JobStatus::Processing));
@@ -789,8 +790,8 @@ pub fn recovery_tells_what_waits_from_what_is_open<S: Store>(open: Open<'_, S>) 
     let recovered = open().recover().unwrap();
     let waiting: Vec<_> = recovered.waiting.iter().map(|e| e.id).collect();
     assert_eq!(waiting, [1, 6].map(job_id));
-    assert!(recovered.waiting.is_sorted_by_key(|e| e.seq));
-    let entry = recovered.waiting[0].clone();
+    assert!(recovered.waiting.iter().is_sorted_by_key(|e| e.seq));
+    let entry = recovered.waiting.iter().next().unwrap();
     assert_eq!(entry.priority, 5);
     assert_eq!(entry.due_at(), Some(sample::START.plus_ms(10)));
     assert_eq!(entry.deadline, Some(sample::START.plus_ms(20)));

@@ -169,7 +169,9 @@ impl Store for MemoryStore {
         };
         for job in disk.in_line().map(|record| &record.job) {
             match (job.status, job.open) {
-                (JobStatus::Pending, None) => recovered.waiting.push(job.entry()),
+                (JobStatus::Pending, None) => {
+                    recovered.waiting.insert(&job.entry());
+                }
                 (JobStatus::Pending | JobStatus::Processing, _) => {
                     recovered.open.push(job.clone());
                 }

@@ -547,10 +547,10 @@ impl Job {
     }
 }
 
-/// What the lane keeps of a waiting job in memory: what its order depends on, nothing else, so that
-/// a hundred thousand of them cost little.
+/// What the lane knows of a waiting job: what its order depends on, nothing else, so that a million of them cost
+/// little ([`WaitingJobs`](super::WaitingJobs)). `N` is how it has the names of its model and its user.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct JobEntry {
+pub struct JobEntry<N = Arc<str>> {
     /// The job.
     pub id: JobId,
     /// Its place in line.
@@ -565,9 +565,9 @@ pub struct JobEntry {
     /// here; a retry does not make it younger.
     pub since: Timestamp,
     /// The model it asks for.
-    pub model: Arc<str>,
+    pub model: N,
     /// Whose it is.
-    pub user_id: Arc<str>,
+    pub user_id: N,
     /// What it may come to, in tokens.
     pub tokens: u32,
     /// The most that it can come to, in tokens.
@@ -590,7 +590,34 @@ pub struct JobEntry {
     pub session: Option<SessionTag>,
 }
 
-impl JobEntry {
+impl JobEntry<&Arc<str>> {
+    /// The same with names of its own.
+    #[must_use]
+    pub fn owned(self) -> JobEntry {
+        JobEntry {
+            id: self.id,
+            seq: self.seq,
+            priority: self.priority,
+            due: self.due,
+            deadline: self.deadline,
+            since: self.since,
+            model: Arc::clone(self.model),
+            user_id: Arc::clone(self.user_id),
+            tokens: self.tokens,
+            worst: self.worst,
+            batch_id: self.batch_id,
+            dormant: self.dormant,
+            parked: self.parked,
+            out_of_scope: self.out_of_scope,
+            capped: self.capped,
+            bound_to: self.bound_to,
+            key: self.key,
+            session: self.session,
+        }
+    }
+}
+
+impl<N> JobEntry<N> {
     /// Whether its submitter asked for a start at some moment; else it waits for a retry.
     #[must_use]
     pub const fn is_scheduled(&self) -> bool {

@@ -61,6 +61,7 @@ mod transition;
 mod unattributed;
 mod usage;
 mod wait;
+mod waiting_jobs;
 
 pub mod limits;
 
@@ -148,3 +149,4 @@ pub use unattributed::{Met, Refused, RefusedPlace, Unattributed};
 pub use usage::{Assumed, Usage, UsageKey, UsageRow};
 pub(crate) use wait::told_wait;
 pub use wait::{BudgetWait, HoldWait, POSITIONS_EXACT, ToldWait, WaitReason, Waiting};
+pub use waiting_jobs::{SharedByJobs, Standing, WaitingJobs};

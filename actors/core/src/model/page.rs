@@ -6,15 +6,15 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    AnswerBody, BreakerSnapshot, CallRecord, Day, Delivery, Job, JobEntry, JobId, JobStatus, Next,
-    Received, Request, SchedulerState, Seq, Settlement, StoreError, UsageRow,
+    AnswerBody, BreakerSnapshot, CallRecord, Day, Delivery, Job, JobId, JobStatus, Next, Received,
+    Request, SchedulerState, Seq, Settlement, StoreError, UsageRow, WaitingJobs,
 };
 
 /// What a store holds when the lane starts on it.
 #[derive(Debug, Clone, Default)]
 pub struct Recovered {
-    /// Pending jobs without an open attempt, dormant ones included, in the order of their sequence.
-    pub waiting: Vec<JobEntry>,
+    /// Pending jobs without an open attempt, dormant ones included.
+    pub waiting: WaitingJobs,
     /// The process that looks: what is bound to another one is given up. No store says it.
     pub instance: Option<u64>,
     /// Jobs with an open attempt, whole, in the order of their sequence.

@@ -24,7 +24,7 @@ pub(super) struct Together {
 
 impl Together {
     /// Its place; `None`: it is of no session, or its lane keeps none together.
-    pub(super) fn of(rule: Rule, entry: &JobEntry) -> Option<Self> {
+    pub(super) fn of<N>(rule: Rule, entry: &JobEntry<N>) -> Option<Self> {
         let session = entry.session.filter(|_| rule.keeps_together())?;
         Some(Self {
             session,
@@ -60,7 +60,7 @@ impl Runs {
     }
 
     /// A job was taken, since it is of the session that ran last or as the order has it.
-    pub(super) fn took(&mut self, lane: u32, entry: &JobEntry, is_together: bool) {
+    pub(super) fn took<N>(&mut self, lane: u32, entry: &JobEntry<N>, is_together: bool) {
         let run = next_run(self.of(lane), entry, is_together);
         let taken = self.0.entry(lane).or_default();
         if taken.len() >= REMEMBERED {
@@ -87,7 +87,7 @@ impl Runs {
     }
 }
 
-fn next_run(before: Option<Run>, entry: &JobEntry, is_together: bool) -> Option<Run> {
+fn next_run<N>(before: Option<Run>, entry: &JobEntry<N>, is_together: bool) -> Option<Run> {
     let times = before
         .filter(|_| is_together)
         .map_or(0, |run| run.times + 1);
@@ -178,7 +178,7 @@ impl Told {
     }
 
     /// A job was told.
-    pub(super) fn tell(&mut self, entry: &JobEntry, is_together: bool) {
+    pub(super) fn tell<N>(&mut self, entry: &JobEntry<N>, is_together: bool) {
         self.run = next_run(self.run, entry, is_together);
     }
 }

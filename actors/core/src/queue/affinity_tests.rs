@@ -49,7 +49,7 @@ fn line(affinity: u32, fair_quantum_tokens: u32, ageing_ms: u64) -> Queue {
         lane: lane.into(),
         ..Settings::default()
     };
-    Queue::from_entries(Vec::new(), &settings, NOW)
+    Queue::from_entries(WaitingJobs::new(), &settings, NOW)
 }
 
 fn pop(line: &mut Queue) -> Option<(Place, JobEntry)> {
@@ -110,8 +110,8 @@ fn a_restart_begins_anew_and_a_lane_that_is_told_so_stops() {
         settings.lane.rules.order.affinity = affinity;
         settings
     };
-    let left: Vec<JobEntry> = first.entries.values().cloned().collect();
-    let mut again = Queue::from_entries(left, &settings(9), NOW);
+    let left: Vec<JobEntry> = first.entries.iter().map(JobEntry::owned).collect();
+    let mut again = Queue::from_entries(left.iter().collect(), &settings(9), NOW);
     assert_eq!(drain(&mut again), [2, 4, 3]);
     first.configure(&settings(0));
     assert_eq!(drain(&mut first), [2, 3, 4]);
@@ -151,7 +151,7 @@ fn a_guest_that_may_run_on_for_longer_hides_no_job_of_its_session_in_the_order_t
         model: model.into(),
         ..job(seq, session)
     });
-    let mut line = Queue::from_entries(jobs.collect(), &settings, NOW);
+    let mut line = Queue::from_entries(jobs.collect::<Vec<_>>().iter().collect(), &settings, NOW);
     let told = line.service_order(DEFAULT_LANE, models.clone());
     let told: Vec<u64> = told.map(|job| job.seq.0).collect();
     let popped = from_fn(|| line.pop(DEFAULT_LANE, &models));

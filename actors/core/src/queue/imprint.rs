@@ -11,7 +11,6 @@ impl Queue {
             rules: _,
             entries,
             priorities,
-            seq_of: _,
             ready,
             classes,
             due,

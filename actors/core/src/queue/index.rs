@@ -9,22 +9,14 @@ use crate::model::{JobEntry, Seq, Timestamp};
 
 use super::affinity::{Together, Told};
 use super::place::{Class, Place, Rule, Rules, Within};
+use super::ready::{Key, Ready, Word};
 
 /// Models that are remembered although nothing of theirs waits, at least.
 const IDLE_MODELS_KEPT: usize = 64;
 
-/// A due job among those of its model, in order.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Key {
-    rank: Reverse<i64>,
-    /// Whose turn it uses up ([`Rule::turn_of`]).
-    user: u64,
-    seq: Seq,
-}
-
 impl Key {
     /// The key of a job.
-    pub(super) fn of(rule: Rule, entry: &JobEntry, user: u64) -> Self {
+    pub(super) fn of<N>(rule: Rule, entry: &JobEntry<N>, user: u64) -> Self {
         Self {
             rank: Reverse(rule.rank(entry)),
             user: rule.turn_of(entry, user),
@@ -39,7 +31,7 @@ struct Model {
     rule: Rule,
     /// Jobs in line, due or not.
     jobs: usize,
-    ready: BTreeSet<Key>,
+    ready: Ready,
     /// The same by session, where the calls of one are kept together.
     together: BTreeSet<Together>,
 }
@@ -99,9 +91,9 @@ impl Index {
         write!(to, "{models:?}{sweep_at}")
     }
 
-    /// A job of this model comes in line: `name` becomes the one string of the model. Answers what
-    /// decides about the job.
-    pub(super) fn enter(&mut self, name: &mut Arc<str>, rules: &Rules) -> Rule {
+    /// So many jobs of this model come in line: `name` becomes the one string of the model. Answers what
+    /// decides about the jobs.
+    pub(super) fn enter(&mut self, name: &mut Arc<str>, jobs: usize, rules: &Rules) -> Rule {
         if let Some((known, _)) = self.models.get_key_value(name) {
             *name = Arc::clone(known);
         } else {
@@ -114,10 +106,10 @@ impl Index {
             .or_insert_with_key(|name| Model {
                 rule: rules.of(name),
                 jobs: 0,
-                ready: BTreeSet::new(),
+                ready: Ready::default(),
                 together: BTreeSet::new(),
             });
-        model.jobs += 1;
+        model.jobs += jobs;
         model.rule
     }
 
@@ -125,7 +117,7 @@ impl Index {
     pub(super) fn leave(&mut self, entry: &JobEntry, user: u64) {
         if let Some(model) = self.models.get_mut(&entry.model) {
             model.jobs = model.jobs.saturating_sub(1);
-            model.ready.remove(&Key::of(model.rule, entry, user));
+            model.ready.remove(Key::of(model.rule, entry, user));
             if let Some(together) = Together::of(model.rule, entry) {
                 model.together.remove(&together);
             }
@@ -133,17 +125,17 @@ impl Index {
     }
 
     /// A job in line is due.
-    pub(super) fn add(&mut self, entry: &JobEntry, user: u64) {
-        if let Some(model) = self.models.get_mut(&entry.model) {
+    pub(super) fn add<N: AsRef<str>>(&mut self, entry: &JobEntry<N>, user: u64) {
+        if let Some(model) = self.models.get_mut(entry.model.as_ref()) {
             model.ready.insert(Key::of(model.rule, entry, user));
             model.together.extend(Together::of(model.rule, entry));
         }
     }
 
     /// Jobs of a model that are in line are due, all that there are: built whole.
-    pub(super) fn fill(&mut self, model: &str, keys: Vec<Key>, together: Vec<Together>) {
+    pub(super) fn fill(&mut self, model: &str, words: Vec<(Word, u64)>, together: Vec<Together>) {
         if let Some(model) = self.models.get_mut(model) {
-            model.ready = keys.into_iter().collect();
+            model.ready = words.into_iter().collect();
             model.together = together.into_iter().collect();
         }
     }
@@ -153,7 +145,7 @@ impl Index {
     pub(super) fn configure<'a>(
         &mut self,
         rules: &Rules,
-        job: impl Fn(Seq) -> Option<(&'a JobEntry, u64)>,
+        job: impl Fn(Seq) -> Option<(JobEntry<&'a Arc<str>>, u64)>,
     ) -> bool {
         let mut changed = false;
         for (name, model) in &mut self.models {
@@ -167,10 +159,10 @@ impl Index {
                 let ready = std::mem::take(&mut model.ready);
                 let jobs = || ready.iter().filter_map(|key| job(key.seq));
                 model.together = jobs()
-                    .filter_map(|(entry, _)| Together::of(new, entry))
+                    .filter_map(|(entry, _)| Together::of(new, &entry))
                     .collect();
                 model.ready = jobs()
-                    .map(|(entry, user)| Key::of(new, entry, user))
+                    .map(|(entry, user)| Key::of(new, &entry, user))
                     .collect();
             }
         }
@@ -233,7 +225,7 @@ impl Index {
                         user: 0,
                         seq: Seq(0),
                     };
-                    model.ready.range(behind..).next()?
+                    model.ready.first_from(behind)?
                 }
             };
             let class = Class {
@@ -327,7 +319,7 @@ impl Index {
 }
 
 /// The first job of a class, of the users from this number on.
-fn first_from(model: &Model, class: Class, user: u64) -> Option<&Key> {
+fn first_from(model: &Model, class: Class, user: u64) -> Option<Key> {
     if model.rule.order.ageing_ms != class.ageing_ms {
         return None;
     }
@@ -336,7 +328,7 @@ fn first_from(model: &Model, class: Class, user: u64) -> Option<&Key> {
         user,
         seq: Seq(0),
     };
-    let first = model.ready.range(from..).next()?;
+    let first = model.ready.first_from(from)?;
     (first.rank == from.rank).then_some(first)
 }
 
@@ -358,19 +350,19 @@ fn first_after(
         seq: Seq(0),
     };
     loop {
-        let key = model.ready.range(from..).next()?;
+        let key = model.ready.first_from(from)?;
         match told.get(&key.user) {
             _ if key.rank != rank => return None,
             Some(last) if key.seq <= *last => {
                 from = Key {
                     seq: Seq(last.0.checked_add(1)?),
-                    ..*key
+                    ..key
                 };
             }
             _ if ahead.has(key.seq) => {
                 from = Key {
                     seq: Seq(key.seq.0.checked_add(1)?),
-                    ..*key
+                    ..key
                 };
             }
             _ => return Some((key.user, key.seq)),

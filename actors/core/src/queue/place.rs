@@ -141,12 +141,12 @@ pub(super) struct Rule {
 
 impl Rule {
     /// The rank of a job among those that age alike.
-    pub(super) fn rank(self, entry: &JobEntry) -> i64 {
+    pub(super) fn rank<N>(self, entry: &JobEntry<N>) -> i64 {
         i64::from(entry.priority).saturating_sub(intervals(entry.since, self.order.ageing_ms))
     }
 
     /// The place of a job that is served in the model's own lane.
-    pub(super) fn place(self, entry: &JobEntry) -> Place {
+    pub(super) fn place<N>(self, entry: &JobEntry<N>) -> Place {
         let class = Class {
             ageing_ms: self.order.ageing_ms,
             rank: self.rank(entry),
@@ -161,7 +161,7 @@ impl Rule {
 
     /// Whose turn a job of a user, or of a client key, uses up. All who take none are as one, 0: their jobs are in the
     /// order of their sequence.
-    pub(super) const fn turn_of(self, entry: &JobEntry, user: u64) -> u64 {
+    pub(super) const fn turn_of<N>(self, entry: &JobEntry<N>, user: u64) -> u64 {
         let takes_turns = match entry.key {
             Some(_) => self.takes_turns(),
             None => self.order.fair_quantum_tokens > 0,

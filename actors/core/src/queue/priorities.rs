@@ -8,9 +8,9 @@ use std::collections::BTreeMap;
 pub(super) struct Priorities(BTreeMap<Reverse<i32>, u64>);
 
 impl Priorities {
-    /// A job of this priority came.
-    pub(super) fn came(&mut self, priority: i32) {
-        *self.0.entry(Reverse(priority)).or_default() += 1;
+    /// So many jobs of this priority came.
+    pub(super) fn came(&mut self, priority: i32, jobs: u64) {
+        *self.0.entry(Reverse(priority)).or_default() += jobs;
     }
 
     /// A job of this priority is gone.
@@ -39,7 +39,7 @@ mod tests {
     fn jobs_are_counted_by_priority_as_they_come_and_go() {
         let mut priorities = Priorities::default();
         for priority in [0, 50, 0, -3, 50] {
-            priorities.came(priority);
+            priorities.came(priority, 1);
         }
         priorities.left(-3);
         priorities.left(0);

@@ -73,24 +73,24 @@ impl Current {
         together: &mut Told,
     ) -> Option<Seq> {
         let (class, told) = (self.class, &self.told);
-        let turn_of = |entry: &JobEntry| {
-            let rule = line.ready.rule(&entry.model).unwrap_or_default();
+        let turn_of = |entry: &JobEntry<&Arc<str>>| {
+            let rule = line.ready.rule(entry.model).unwrap_or_default();
             rule.turn_of(entry, line.users.number(entry))
         };
         let quantum = line.ready.quantum_after(models, class, told, together);
         let is_left = |seq: Seq| {
-            let entry = line.entries.get(&seq);
-            let last = entry.and_then(|entry| told.get(&turn_of(entry)));
+            let entry = line.entries.at(seq);
+            let last = entry.and_then(|entry| told.get(&turn_of(&entry)));
             last.is_none_or(|last| *last < seq)
         };
         if let Some(seq) = together.next(&line.ready, models, class, is_left) {
-            let entry = line.entries.get(&seq)?;
+            let entry = line.entries.at(seq)?;
             if let Some(quantum) = quantum {
-                let share = share_of(&line.shares, entry);
+                let share = share_of(&line.shares, &entry);
                 self.turns
-                    .charge(quantum, turn_of(entry), entry.tokens, share);
+                    .charge(quantum, turn_of(&entry), entry.tokens, share);
             }
-            together.tell(entry, true);
+            together.tell(&entry, true);
             return Some(seq);
         }
         let head = |from| line.ready.head_after(models, class, from, told, together);
@@ -99,29 +99,29 @@ impl Current {
             Some(quantum) => {
                 let seq = self.turns.take(quantum, line.users.newest(), |from| {
                     let (user, seq) = head(from)?;
-                    let entry = line.entries.get(&seq)?;
+                    let entry = line.entries.at(seq)?;
                     Some(Head {
                         user,
                         seq,
                         tokens: entry.tokens,
-                        share: share_of(&line.shares, entry),
+                        share: share_of(&line.shares, &entry),
                     })
                 })?;
-                (turn_of(line.entries.get(&seq)?), seq)
+                (turn_of(&line.entries.at(seq)?), seq)
             }
         };
         self.told.insert(user, seq);
-        if let Some(entry) = line.entries.get(&seq) {
-            together.tell(entry, false);
+        if let Some(entry) = line.entries.at(seq) {
+            together.tell(&entry, false);
         }
         Some(seq)
     }
 }
 
 impl<'q> Iterator for ServiceOrder<'q> {
-    type Item = &'q JobEntry;
+    type Item = JobEntry<&'q Arc<str>>;
 
-    fn next(&mut self) -> Option<&'q JobEntry> {
+    fn next(&mut self) -> Option<JobEntry<&'q Arc<str>>> {
         loop {
             let mut current = match self.current.take() {
                 Some(current) => current,
@@ -130,7 +130,7 @@ impl<'q> Iterator for ServiceOrder<'q> {
             match current.next(self.line, &self.models, &mut self.together) {
                 Some(seq) => {
                     self.current = Some(current);
-                    return self.line.entries.get(&seq);
+                    return self.line.entries.at(seq);
                 }
                 None => {
                     let Class { ageing_ms, rank } = current.class;

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use super::Queue;
 use crate::model::{
-    DEFAULT_LANE, JobEntry, JobId, LaneRules, OrderSettings, Seq, Settings, Timestamp,
+    DEFAULT_LANE, JobEntry, JobId, LaneRules, OrderSettings, Seq, Settings, Timestamp, WaitingJobs,
 };
 
 const CALL_MS: u64 = 2_000;
@@ -91,7 +91,7 @@ fn simulate(mut arrivals: Vec<Arrival>, order: OrderSettings) -> Waits {
     };
     // Ageing looks at the wall clock: begin at a moment that is no multiple of any interval.
     let start = Timestamp::from_millis(1_700_000_001_000);
-    let mut line = Queue::from_entries(Vec::new(), &settings, start);
+    let mut line = Queue::from_entries(WaitingJobs::new(), &settings, start);
     let models = BTreeSet::from([Arc::from("glm")]);
     let mut arrivals = (0_u64..).zip(arrivals).peekable();
     let mut waits = Waits::default();

@@ -64,7 +64,7 @@ fn settings(default: OrderSettings, other: Option<OrderSettings>) -> Settings {
 }
 
 fn line(default: OrderSettings) -> Queue {
-    Queue::from_entries(Vec::new(), &settings(default, None), NOW)
+    Queue::from_entries(WaitingJobs::new(), &settings(default, None), NOW)
 }
 
 fn models(names: &[&str]) -> BTreeSet<Arc<str>> {
@@ -113,7 +113,7 @@ fn of_key(seq: u64, key: u64, tokens: u32) -> JobEntry {
 #[test]
 fn keys_take_turns_where_users_do_not_and_those_without_a_key_are_one_among_them() {
     let keyed = with_keys(settings(order(0, 0), None), &[1, 2]);
-    let mut line = Queue::from_entries(Vec::new(), &keyed, NOW);
+    let mut line = Queue::from_entries(WaitingJobs::new(), &keyed, NOW);
     for (seq, key) in [1, 1, 1, 0, 0, 0, 2, 2, 2, 2].into_iter().enumerate() {
         line.insert(of_key(seq as u64, key, 1_000), NOW);
     }
@@ -130,7 +130,7 @@ fn keys_take_turns_where_users_do_not_and_those_without_a_key_are_one_among_them
 #[test]
 fn the_first_key_of_a_lane_gives_turns_to_jobs_that_wait_already() {
     let plain = settings(order(0, 0), None);
-    let mut line = Queue::from_entries(Vec::new(), &plain, NOW);
+    let mut line = Queue::from_entries(WaitingJobs::new(), &plain, NOW);
     for (seq, key) in [0, 0, 0, 1, 2].into_iter().enumerate() {
         line.insert(of_key(seq as u64, key, 1), NOW);
     }
@@ -145,7 +145,7 @@ fn beside_keys_users_take_turns_from_the_change_on_that_says_so() {
     let job = |seq, user: &str| entry_with(seq, 0, |job| job.user_id = user.into());
     for (before, after, want) in [(1, 0, [1, 2, 3]), (0, 1, [1, 3, 2])] {
         let jobs = vec![job(1, "u"), job(2, "u"), job(3, "v")];
-        let mut line = Queue::from_entries(jobs, &turns(before), NOW);
+        let mut line = Queue::from_entries(jobs.iter().collect(), &turns(before), NOW);
         line.configure(&turns(after));
         let order = drain(&mut line).into_iter().map(|(_, seq)| seq);
         assert_eq!(order.collect::<Vec<_>>(), want, "{before} {after}");
@@ -215,7 +215,7 @@ fn only_what_is_more_urgent_outranks_a_job_that_was_taken() {
 #[test]
 fn jobs_that_age_alike_keep_their_order_and_none_outranks_those_of_another_ageing() {
     let settings = settings(order(0, 1_000), Some(order(0, 0)));
-    let mut line = Queue::from_entries(Vec::new(), &settings, NOW);
+    let mut line = Queue::from_entries(WaitingJobs::new(), &settings, NOW);
     let guest = entry_with(1, 2, |job| job.model = "guest".into());
     line.insert(entry(2, 0), NOW);
     line.insert(guest, NOW);
@@ -289,7 +289,11 @@ fn equal_names_share_one_string() {
         user_id: "user".into(),
         ..entry(seq, 0)
     };
-    let mut line = Queue::from_entries(vec![fresh(1), fresh(2)], &Settings::default(), NOW);
+    let mut line = Queue::from_entries(
+        [&fresh(1), &fresh(2)].into_iter().collect(),
+        &Settings::default(),
+        NOW,
+    );
     line.insert(fresh(3), NOW);
     let [a, b, c] = [1, 2, 3].map(|seq| line.get(entry(seq, 0).id).unwrap());
     for other in [b, c] {
@@ -478,7 +482,7 @@ proptest! {
         ops in vec(op(), 0..150),
     ) {
         let mut now = NOW;
-        let mut line = Queue::from_entries(Vec::new(), &settings(rules.0, rules.1), now);
+        let mut line = Queue::from_entries(WaitingJobs::new(), &settings(rules.0, rules.1), now);
         let mut waiting: BTreeMap<JobId, JobEntry> = BTreeMap::new();
         let mut taken: Vec<(Place, JobEntry)> = Vec::new();
         for op in ops {
@@ -574,7 +578,7 @@ proptest! {
         steps in vec((0_u64..5_000, 0_usize..3, some_models()), 60),
     ) {
         let rules = settings(order(0, ageing.0), Some(order(0, ageing.1)));
-        let mut line = Queue::from_entries(Vec::new(), &rules, NOW);
+        let mut line = Queue::from_entries(WaitingJobs::new(), &rules, NOW);
         let mut waiting: Vec<JobEntry> = Vec::new();
         let mut arriving = jobs.into_iter().map(|job| JobEntry {
             dormant: false,
@@ -620,7 +624,7 @@ proptest! {
     ) {
         let ageing_alike = |rules| OrderSettings { ageing_ms: ageing, ..rules };
         let rules = settings(ageing_alike(rules.0), Some(ageing_alike(rules.1)));
-        let mut line = Queue::from_entries(jobs, &rules, NOW);
+        let mut line = Queue::from_entries(jobs.iter().collect(), &rules, NOW);
         for _ in 0..taken {
             line.pop(DEFAULT_LANE, &models);
         }
@@ -637,13 +641,13 @@ proptest! {
         rules in (any_order(), proptest::option::of(any_order())),
     ) {
         let settings = settings(rules.0, rules.1);
-        let twice = jobs.iter().chain(&jobs).cloned().collect();
+        let twice = jobs.iter().chain(&jobs).collect();
         let mut whole = Queue::from_entries(twice, &settings, NOW);
-        let mut one_by_one = Queue::from_entries(Vec::new(), &settings, NOW);
+        let mut one_by_one = Queue::from_entries(WaitingJobs::new(), &settings, NOW);
         for job in &jobs {
             one_by_one.insert(job.clone(), NOW);
         }
-        prop_assert_eq!(&whole.entries, &one_by_one.entries);
+        prop_assert!(whole.entries.iter().eq(one_by_one.entries.iter()));
         prop_assert_eq!(whole.next_change(), one_by_one.next_change());
         prop_assert_eq!(whole.dormant_len(), one_by_one.dormant_len());
         prop_assert_eq!(drain(&mut whole), drain(&mut one_by_one));
@@ -661,7 +665,7 @@ proptest! {
         after in (any_order(), proptest::option::of(any_order())),
         taken in 0_usize..10,
     ) {
-        let mut line = Queue::from_entries(jobs, &settings(before.0, before.1), NOW);
+        let mut line = Queue::from_entries(jobs.iter().collect(), &settings(before.0, before.1), NOW);
         for _ in 0..taken {
             pop(&mut line);
         }
@@ -669,10 +673,10 @@ proptest! {
         // Turns that were under way end with a change; with the same rules they go on.
         line.turns.clear();
         line.runs.clear();
-        let mut entries: Vec<JobEntry> = line.entries.values().cloned().collect();
+        let mut entries: Vec<JobEntry> = line.entries.iter().map(JobEntry::owned).collect();
         // Users keep their numbers: the order in which they first came.
         entries.sort_by_key(|job| line.users.number(job));
-        let mut new = Queue::from_entries(entries, &settings(after.0, after.1), NOW);
+        let mut new = Queue::from_entries(entries.iter().collect(), &settings(after.0, after.1), NOW);
         prop_assert_eq!(drain(&mut line), drain(&mut new));
     }
 
@@ -684,8 +688,8 @@ proptest! {
         again in 1_usize..4,
     ) {
         let settings = settings(rules.0, rules.1);
-        let mut line = Queue::from_entries(jobs.clone(), &settings, NOW);
-        let mut untouched = Queue::from_entries(jobs, &settings, NOW);
+        let mut line = Queue::from_entries(jobs.iter().collect(), &settings, NOW);
+        let mut untouched = Queue::from_entries(jobs.iter().collect(), &settings, NOW);
         for _ in 0..before {
             pop(&mut line);
             pop(&mut untouched);
@@ -767,7 +771,7 @@ proptest! {
         ageing_ms in any_ageing(),
     ) {
         let keyed = with_keys(settings(order(0, ageing_ms), None), &shares);
-        let mut line = Queue::from_entries(Vec::new(), &keyed, NOW);
+        let mut line = Queue::from_entries(WaitingJobs::new(), &keyed, NOW);
         let mut seq = 0;
         for _ in 0..60 {
             for key in 1..=shares.len() as u64 {
@@ -846,7 +850,7 @@ fn a_clock_that_is_set_back_makes_no_retry_longer_and_moves_no_start_that_was_as
     }
     let back = NOW.minus_ms(900_000);
     running.wake(back);
-    let restarted = Queue::from_entries(entries, &Settings::default(), back);
+    let restarted = Queue::from_entries(entries.iter().collect(), &Settings::default(), back);
     for mut queue in [running, restarted] {
         assert_eq!(queue.next_change(), Some(back.plus_ms(1_000)));
         queue.wake(back.plus_ms(999));

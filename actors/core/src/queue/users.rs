@@ -54,9 +54,9 @@ impl Users {
         write!(to, "{by_name:?}{by_key:?}{newest}/{sweep_at}")
     }
 
-    /// A job comes in line: the name of its user becomes the one string of that user. Answers the number of who takes
-    /// turns for it, which is never 0.
-    pub(super) fn enter(&mut self, job: &mut JobEntry) -> u64 {
+    /// So many jobs of a user, and of a client key, come in line: `name` becomes the one string of the user. Answers the
+    /// number of who takes turns for them, which is never 0.
+    pub(super) fn enter(&mut self, name: &mut Arc<str>, key: Option<KeyId>, jobs: usize) -> u64 {
         self.sweep();
         let newest = &mut self.newest;
         let mut new = || {
@@ -66,17 +66,24 @@ impl Users {
                 jobs: 0,
             }
         };
-        match self.by_name.entry(Arc::clone(&job.user_id)) {
+        let mut number = match self.by_name.entry(Arc::clone(name)) {
             Entry::Occupied(mut known) => {
-                job.user_id = Arc::clone(known.key());
-                known.get_mut().jobs += 1;
+                *name = Arc::clone(known.key());
+                known.get_mut().jobs += jobs;
+                known.get().number
             }
-            Entry::Vacant(vacant) => vacant.insert(new()).jobs += 1,
+            Entry::Vacant(vacant) => {
+                let user = vacant.insert(new());
+                user.jobs += jobs;
+                user.number
+            }
+        };
+        if let Some(key) = key {
+            let keyed = self.by_key.entry(key).or_insert_with(new);
+            keyed.jobs += jobs;
+            number = keyed.number;
         }
-        if let Some(key) = job.key {
-            self.by_key.entry(key).or_insert_with(new).jobs += 1;
-        }
-        self.number(job)
+        number
     }
 
     /// Forgets those of whom nothing waits, when there are many.
@@ -100,10 +107,10 @@ impl Users {
     }
 
     /// The number of who takes turns for a job; 0 where that is not known.
-    pub(super) fn number(&self, job: &JobEntry) -> u64 {
+    pub(super) fn number<N: AsRef<str>>(&self, job: &JobEntry<N>) -> u64 {
         let user = match job.key {
             Some(key) => self.by_key.get(&key),
-            None => self.by_name.get(&*job.user_id),
+            None => self.by_name.get(job.user_id.as_ref()),
         };
         user.map_or(0, |user| user.number)
     }
@@ -127,12 +134,16 @@ mod tests {
         }
     }
 
+    fn enter(users: &mut Users, job: &mut JobEntry) -> u64 {
+        users.enter(&mut job.user_id, job.key, 1)
+    }
+
     #[test]
     fn a_user_has_one_string_and_one_number_while_he_comes_and_goes() {
         let mut users = Users::default();
         let (mut first, mut second) = (job("u", None), job("u", None));
-        let number = users.enter(&mut first);
-        assert_eq!(users.enter(&mut second), number);
+        let number = enter(&mut users, &mut first);
+        assert_eq!(enter(&mut users, &mut second), number);
         assert!(Arc::ptr_eq(&first.user_id, &second.user_id));
         users.leave(&first);
         users.leave(&second);
@@ -143,11 +154,11 @@ mod tests {
     fn a_client_key_takes_turns_of_its_own_whichever_user_its_jobs_are_of() {
         let mut users = Users::default();
         let key = Some(KeyId::new(1));
-        let plain = users.enter(&mut job("u", None));
-        let keyed = users.enter(&mut job("u", key));
+        let plain = enter(&mut users, &mut job("u", None));
+        let keyed = enter(&mut users, &mut job("u", key));
         assert_ne!(plain, keyed);
-        assert_eq!(users.enter(&mut job("v", key)), keyed);
-        assert_ne!(users.enter(&mut job("u", Some(KeyId::new(2)))), keyed);
+        assert_eq!(enter(&mut users, &mut job("v", key)), keyed);
+        assert_ne!(enter(&mut users, &mut job("u", Some(KeyId::new(2)))), keyed);
         assert_eq!(users.number(&job("u", None)), plain);
     }
 
@@ -155,10 +166,10 @@ mod tests {
     fn users_of_whom_nothing_waits_are_forgotten_some_day() {
         let mut users = Users::default();
         let mut stays = job("stays", None);
-        let number = users.enter(&mut stays);
+        let number = enter(&mut users, &mut stays);
         for n in 0..10_000 {
             let mut one = job(&format!("user {n}"), None);
-            users.enter(&mut one);
+            enter(&mut users, &mut one);
             users.leave(&one);
         }
         assert!(users.by_name.len() <= IDLE_USERS_KEPT + 1);

@@ -338,7 +338,7 @@ impl Gate {
 
     /// Looks whether a job that waits fits by now, and puts it where it belongs.
     fn look_at(&mut self, id: JobId, around: &mut Around<'_>) {
-        let Some(entry) = around.line.get(id).filter(|entry| entry.dormant).cloned() else {
+        let Some(entry) = around.line.get(id).filter(|entry| entry.dormant) else {
             self.parked.take(id);
             return;
         };
@@ -398,15 +398,15 @@ impl Gate {
     }
 
     /// Why a job that waits for room does.
-    pub(super) fn wait_of(
+    pub(super) fn wait_of<N: AsRef<str>>(
         &self,
-        entry: &JobEntry,
+        entry: &JobEntry<N>,
         state: &SchedulerState,
         settings: &Settings,
     ) -> Option<BudgetWait> {
         let account = self.parked.need(entry.id)?.account();
         let status = self.budgets.status(account)?;
-        let model = account.model.as_deref().unwrap_or(&entry.model);
+        let model = account.model.as_deref().unwrap_or(entry.model.as_ref());
         let reserve = worst::reserve(entry.worst, settings, state.may_answer(model));
         let needed = self.budgets.of_reserve(account, reserve);
         Some(BudgetWait::new(status, needed))

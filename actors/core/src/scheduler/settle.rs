@@ -295,7 +295,7 @@ impl Scheduler {
             // Nor if it was taken for a slot meanwhile, its delay being over.
             (Transition::Requeue { .. }, Ok(Applied::Job(job)))
                 if !self.ending.contains_key(&job.id)
-                    && (self.line.get(job.id).is_some() || !self.knows(job.id)) =>
+                    && (self.line.has(job.id) || !self.knows(job.id)) =>
             {
                 self.gate.forget(job.id);
                 self.is_back(job.id);

@@ -126,7 +126,7 @@ impl Disk {
             if job.open.is_some() {
                 recovered.open.push(job.clone());
             } else if job.status == JobStatus::Pending {
-                recovered.waiting.push(job.entry());
+                recovered.waiting.insert(&job.entry());
             }
         }
         recovered

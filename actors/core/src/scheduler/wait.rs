@@ -61,8 +61,8 @@ impl Scheduler {
                 WaitReason::Reading
             };
         };
-        self.more_than_its_turn(entry, self.line.due_later(entry))
-            .unwrap_or_else(|| self.behind(entry, places))
+        self.more_than_its_turn(&entry, self.line.due_later(&entry))
+            .unwrap_or_else(|| self.behind(&entry, places))
     }
 
     /// Why a job that was taken out of line at its deadline had not run, if it waited for more than its turn.
@@ -78,7 +78,11 @@ impl Scheduler {
     }
 
     /// What a job waits for beside its turn, if anything. `until`: its time, if that is still to come.
-    fn more_than_its_turn(&self, entry: &JobEntry, until: Option<Timestamp>) -> Option<WaitReason> {
+    fn more_than_its_turn<N: AsRef<str>>(
+        &self,
+        entry: &JobEntry<N>,
+        until: Option<Timestamp>,
+    ) -> Option<WaitReason> {
         if let Some(budget) = self.gate.wait_of(entry, &self.state, &self.settings) {
             return Some(budget.into());
         }
@@ -110,7 +114,8 @@ impl Scheduler {
                 WaitReason::Delayed { until }
             });
         }
-        self.stopped().or_else(|| self.model_stopped(&entry.model))
+        self.stopped()
+            .or_else(|| self.model_stopped(entry.model.as_ref()))
     }
 
     /// What stops every job, if anything does.
@@ -348,7 +353,7 @@ impl Scheduler {
 
     fn first_by_time(&self) -> Option<WaitReason> {
         let entry = self.line.by_time().next()?;
-        self.more_than_its_turn(entry, self.line.due_later(entry))
+        self.more_than_its_turn(&entry, self.line.due_later(&entry))
     }
 
     /// Why those that wait for room do.
@@ -358,7 +363,7 @@ impl Scheduler {
             let wait = self
                 .line
                 .get(id)
-                .and_then(|entry| self.gate.wait_of(entry, &self.state, &self.settings));
+                .and_then(|entry| self.gate.wait_of(&entry, &self.state, &self.settings));
             match wait {
                 Some(wait) if !wait.too_large => return Some(wait.into()),
                 wait => first = first.or(wait),

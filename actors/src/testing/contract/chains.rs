@@ -209,7 +209,7 @@ pub fn a_job_that_waits_for_others_is_not_sent<S: Store>(open: Open<'_, S>) {
         assert_eq!(refusal, Refusal::WrongStatus(JobStatus::Pending));
     }
     done(&store, &[reprioritise(2, 9)]);
-    let entry = store.recover().unwrap().waiting.remove(1);
+    let entry = store.recover().unwrap().waiting.get(job_id(2)).unwrap();
     assert!(entry.dormant);
     assert_eq!(entry.priority, 9);
     done(&store, &[cancel(2)]);
