@@ -255,6 +255,7 @@ fn the_actors_crate_names_nothing_that_does_io() {
     let pure = [
         "chrono",
         "chrono-tz",
+        "hashbrown",
         "schemars",
         "serde",
         "serde_json",

@@ -18,7 +18,7 @@ use super::error::{FileError, Result};
 use super::finished;
 use super::job;
 use super::line::LineRow;
-use super::packs::Requests;
+use super::requests::Requests;
 use super::schema::{self, Counters, decode, encode, meta};
 use super::state::{Found, Merged, State};
 use super::tables::{RowKey, RowValue, Rows, Table};

@@ -26,6 +26,7 @@ mod placed;
 mod read;
 mod readable;
 mod remains;
+mod requests;
 mod row;
 mod salvage;
 mod schema;

@@ -15,12 +15,10 @@ use redb::{ReadableTable as _, WriteTransaction};
 
 use super::error::{FileError, Result};
 use super::schema::{self, decode};
-use super::state::Merged;
 use super::tables::{RowId, Rows};
 use crate::model::{Request, Seq};
 
 const TABLE: &str = "requests";
-type Bytes = &'static [u8];
 
 /// With what redb adds to it, a row of so many bytes fills eight pages: a value takes pages in powers of two.
 const PACK_BYTES: usize = 32 * 1024 - 64;
@@ -29,57 +27,6 @@ const REQUEST_BYTES_MAX: usize = PACK_BYTES / 2;
 /// What stands around the request in a row of its own, and before what a pack has.
 const BEGIN: &[u8] = b"[1,";
 const END: &[u8] = b"]";
-
-/// The requests of all jobs.
-pub(super) struct Requests<'v>(Merged<'v, u64, Bytes>);
-
-impl<'v> Requests<'v> {
-    pub(super) const fn new(table: Merged<'v, u64, Bytes>) -> Self {
-        Self(table)
-    }
-
-    /// That of the job in this place.
-    pub(super) fn get(&self, seq: Seq) -> Result<Option<Request>> {
-        let Some((first, row)) = self.0.floor(seq.0)? else {
-            return Ok(None);
-        };
-        let row = row.value();
-        let body = Pack::read(first.value(), row)?.request(seq.0, row)?;
-        body.map(parsed).transpose()
-    }
-
-    /// The row without that of the job in this place, and the key of both; `None` in the place of the row: it had no other.
-    /// Answers also how many bytes go.
-    pub(super) fn without(&self, seq: Seq) -> Result<Option<(u64, Option<Vec<u8>>, u64)>> {
-        let Some((first, row)) = self.0.floor(seq.0)? else {
-            return Ok(None);
-        };
-        let (first, row) = (first.value(), row.value());
-        let pack = Pack::read(first, row)?;
-        let Some(gone) = pack.request(seq.0, row)? else {
-            return Ok(None);
-        };
-        let bytes = gone.len() as u64;
-        let mut rest = Vec::new();
-        for (at, _) in &pack.0 {
-            if *at != seq.0
-                && let Some(body) = pack.request(*at, row)?
-            {
-                rest.push((*at, body));
-            }
-        }
-        let rest = (!rest.is_empty()).then(|| written(first, &rest));
-        Ok(Some((first, rest, bytes)))
-    }
-
-    /// The places of all that can be read, and the errors of the rows that can't.
-    pub(super) fn places(&self) -> Result<impl Iterator<Item = Result<Vec<Seq>>>> {
-        Ok(self.0.iter()?.map(|item| {
-            let (first, row) = item?;
-            places(first.value(), row.value())
-        }))
-    }
-}
 
 /// The places of the requests of a row; each can be read.
 pub(super) fn places(first: u64, row: &[u8]) -> Result<Vec<Seq>> {
@@ -94,7 +41,8 @@ pub(super) fn places(first: u64, row: &[u8]) -> Result<Vec<Seq>> {
     Ok(places)
 }
 
-fn parsed(body: &[u8]) -> Result<Request> {
+/// Reads such a request.
+pub(super) fn parsed(body: &[u8]) -> Result<Request> {
     serde_json::from_slice(body).map_err(|e| FileError::unreadable(TABLE, &e))
 }
 
@@ -103,10 +51,11 @@ fn broken() -> FileError {
 }
 
 /// Where the requests of a row are: the place in line of each, in their order, and its bytes in the row.
-struct Pack(Vec<(u64, std::ops::Range<usize>)>);
+pub(super) struct Pack(Vec<(u64, std::ops::Range<usize>)>);
 
 impl Pack {
-    fn read(first: u64, row: &[u8]) -> Result<Self> {
+    /// Looks at a row, which has this key.
+    pub(super) fn read(first: u64, row: &[u8]) -> Result<Self> {
         let whole = row
             .strip_prefix(BEGIN)
             .and_then(|row| row.strip_suffix(END));
@@ -146,8 +95,21 @@ impl Pack {
         is_whole.then_some(Self(places)).ok_or_else(broken)
     }
 
-    /// The request of a place; `None`: it is not here.
-    fn request<'r>(&self, seq: u64, row: &'r [u8]) -> Result<Option<&'r [u8]>> {
+    /// All requests but that of a place.
+    pub(super) fn others<'r>(&self, seq: u64, row: &'r [u8]) -> Result<Vec<(u64, &'r [u8])>> {
+        let mut others = Vec::with_capacity(self.0.len());
+        for (at, _) in &self.0 {
+            if *at != seq
+                && let Some(body) = self.request(*at, row)?
+            {
+                others.push((*at, body));
+            }
+        }
+        Ok(others)
+    }
+
+    /// The request of a place, as JSON; `None`: it is not here.
+    pub(super) fn request<'r>(&self, seq: u64, row: &'r [u8]) -> Result<Option<&'r [u8]>> {
         let Ok(at) = self.0.binary_search_by_key(&seq, |(seq, _)| *seq) else {
             return Ok(None);
         };
@@ -157,7 +119,7 @@ impl Pack {
 }
 
 /// The row of these requests, which have this key.
-fn written(first: u64, requests: &[(u64, &[u8])]) -> Vec<u8> {
+pub(super) fn written(first: u64, requests: &[(u64, &[u8])]) -> Vec<u8> {
     use std::io::Write as _;
     let mut row = Vec::with_capacity(PACK_BYTES);
     row.extend_from_slice(BEGIN);

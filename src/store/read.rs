@@ -10,8 +10,8 @@ use serde::de::DeserializeOwned;
 use super::error::{FileError, Result};
 use super::job;
 use super::line::LineRow;
-use super::packs::Requests;
 use super::reading;
+use super::requests::Requests;
 use super::schema::{self, Counters, decode, decode_call, meta, no_call, no_job, no_request};
 use super::state::{Found, FoundKey, Merged, Rest, State};
 use crate::model::{

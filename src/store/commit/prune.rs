@@ -105,8 +105,9 @@ impl Transaction<'_> {
         let response = self.get(schema::RESPONSES, id)?;
         let mut bytes = response.map_or(0, |row| row.value().len() as u64);
         self.remove(schema::RESPONSES, id);
-        let without = self.requests()?.without(job.seq)?;
-        if let Some((key, rest, gone)) = without {
+        // One that can't be read keeps no job: it goes with the others of its row, or stays.
+        let without = finished::readable(self.requests()?.without(job.seq))?;
+        if let Some((key, rest, gone)) = without.flatten() {
             bytes += gone;
             match rest {
                 Some(rest) => self.set(schema::REQUESTS, key, &rest.as_slice()),

@@ -67,6 +67,18 @@ fn a_row_that_can_t_be_read_is_passed_over_and_keeps_no_other() {
 }
 
 #[test]
+fn requests_that_can_t_be_read_keep_no_job() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("onelane.redb");
+    with_ended_jobs(&open(&path));
+    write_row(&path, schema::REQUESTS, 1, b"[1,[0,9],{");
+    let store = open(&path);
+    let pruned = prune(&store, step(Timestamp::from_millis(i64::MAX)));
+    assert_eq!((pruned.jobs, pruned.unreadable), (3, vec![]));
+    assert_eq!(store.counts().unwrap().total(), 0);
+}
+
+#[test]
 fn a_pruning_of_nothing_begins_no_transaction() {
     let disk = Disk::default();
     let store = disk.open().unwrap();
