@@ -183,12 +183,25 @@ impl Queue {
     /// Takes a job out of line, wherever it is.
     pub fn remove(&mut self, id: JobId) -> Option<JobEntry> {
         let (entry, was_ready) = self.entries.remove(id)?;
+        self.left(&entry, was_ready);
+        Some(entry)
+    }
+
+    /// The same of the job of a place.
+    fn remove_at(&mut self, seq: Seq) -> Option<JobEntry> {
+        let (entry, was_ready) = self.entries.remove_at(seq)?;
+        self.left(&entry, was_ready);
+        Some(entry)
+    }
+
+    /// A job is not in line any more.
+    fn left(&mut self, entry: &JobEntry, was_ready: bool) {
         let seq = entry.seq;
         self.priorities.left(entry.priority);
-        let user = self.users.number(&entry);
-        self.ready.leave(&entry, user);
-        self.users.leave(&entry);
-        self.classes.leave(&entry);
+        let user = self.users.number(entry);
+        self.ready.leave(entry, user);
+        self.users.leave(entry);
+        self.classes.leave(entry);
         if entry.sleeps() {
             self.dormant = self.dormant.saturating_sub(1);
             if entry.out_of_scope {
@@ -204,7 +217,7 @@ impl Queue {
                 self.parked = self.parked.saturating_sub(usize::from(entry.parked));
             }
         } else if was_ready {
-            self.classes.no_longer_ready(&entry, &self.entries);
+            self.classes.no_longer_ready(entry, &self.entries);
         } else if let Some(at) = entry.due_at() {
             self.due.remove(&(at, seq));
             self.no_longer_due(entry.is_scheduled());
@@ -212,7 +225,6 @@ impl Queue {
         if let Some(deadline) = entry.deadline {
             self.deadlines.remove(&(deadline, seq));
         }
-        Some(entry)
     }
 
     /// Another batch is the one that runs: jobs take the places that follow from it.
@@ -223,9 +235,9 @@ impl Queue {
         self.scope = scope;
         let now = self.now;
         let moves = |entry: &JobEntry<_>| entry.out_of_scope == scope.has(entry.batch_id);
-        let moved = self.entries.iter().filter(moves).map(|entry| entry.id);
-        for id in moved.collect::<Vec<_>>() {
-            if let Some(entry) = self.remove(id) {
+        let moved = self.entries.iter().filter(moves).map(|entry| entry.seq);
+        for seq in moved.collect::<Vec<_>>() {
+            if let Some(entry) = self.remove_at(seq) {
                 self.insert(entry, now);
             }
         }
@@ -247,8 +259,7 @@ impl Queue {
         let jobs = self.capped.get(&key).into_iter().flatten();
         let first: Vec<Seq> = jobs.take(most).map(|(_, seq)| *seq).collect();
         for seq in first {
-            let id = self.entries.at(seq).map(|entry| entry.id);
-            if let Some(entry) = id.and_then(|id| self.remove(id)) {
+            if let Some(entry) = self.remove_at(seq) {
                 let capped = false;
                 self.insert(JobEntry { capped, ..entry }, now);
             }
@@ -379,8 +390,7 @@ impl Queue {
             (None, None) => front.seq,
             (None, Some(quantum)) => self.take_turn(lane, front.class, quantum, models)?,
         };
-        let id = self.entries.at(seq)?.id;
-        let entry = self.remove(id)?;
+        let entry = self.remove_at(seq)?;
         if self.rules.keep_together() {
             self.runs.took(lane, &entry, together.is_some());
         }
@@ -508,9 +518,7 @@ impl Queue {
                 break;
             }
             self.deadlines.pop_first();
-            if let Some(id) = self.entries.at(seq).map(|entry| entry.id) {
-                expired.extend(self.remove(id));
-            }
+            expired.extend(self.remove_at(seq));
         }
         expired
     }

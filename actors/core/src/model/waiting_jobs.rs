@@ -327,10 +327,18 @@ impl WaitingJobs {
 
     /// Takes a job out. Answers, too, whether it was among those that are due.
     pub fn remove(&mut self, id: JobId) -> Option<(JobEntry, bool)> {
-        let found = self.find(id)?;
+        self.take(self.find(id)?)
+    }
+
+    /// The same of the job of a place.
+    pub fn remove_at(&mut self, seq: Seq) -> Option<(JobEntry, bool)> {
+        self.take(self.place(seq)?)
+    }
+
+    fn take(&mut self, found: u32) -> Option<(JobEntry, bool)> {
         let entry = self.entry(found, Arc::clone)?;
         let (block, bit) = (found >> BIT_BITS, found & BIT_MASK);
-        let hash = hash_of_id(&self.hasher, id);
+        let hash = hash_of_id(&self.hasher, entry.id);
         if let Some(by_id) = self.by_id.get_mut()
             && let Ok(known) = by_id.find_entry(hash, |place| *place == found)
         {
