@@ -109,18 +109,28 @@ impl Report {
 
 impl Report {
     /// A loop that tries nothing finds nothing.
-    pub(crate) fn has_tried_all(&self, everybody: bool) {
+    pub(crate) fn has_tried_chains(&self) {
         if self.kills >= KILLS_OF_A_LOOP {
             assert!(self.ran_after_others > 0, "no chain was tried");
         }
-        // A busy machine does little in a life.
-        if everybody && self.kills >= 100 {
-            let streams = &self.streams;
-            assert!(streams.lost_in_the_middle > 0, "no stream was cut: {self}");
-            assert!(streams.given_up > 0, "no job died with its client: {self}");
-            assert!(self.results > 0, "no batch ended: {self}");
-            assert!(self.refused > 0, "no bound of a key was met: {self}");
-            assert!(self.shown_in_vain > 0, "no dead key was shown: {self}");
+    }
+
+    /// Whether everybody has met what they are there for. One loop of some dozen kills does not see to it, or of a hundred on
+    /// a busy machine, which does little in a life.
+    #[allow(dead_code, reason = "the example alone goes on for so long")]
+    pub(crate) fn has_met_all(&self) -> Result<(), &'static str> {
+        let streams = &self.streams;
+        let met = [
+            (streams.lost_in_the_middle, "no stream was torn by a kill"),
+            (streams.cut, "GLM cut no stream"),
+            (streams.given_up, "no job died with its client"),
+            (self.results, "no batch ended"),
+            (self.refused, "no bound of a key was met"),
+            (self.shown_in_vain, "no dead key was shown"),
+        ];
+        match met.iter().find(|(times, _)| *times == 0) {
+            Some((_, missed)) => Err(missed),
+            None => Ok(()),
         }
     }
 }

@@ -70,7 +70,8 @@ impl World {
                 return answer;
             }
             self.is_whole();
-            assert!(began.elapsed() < PATIENCE, "no answer");
+            // Several processes in a row may be killed before they take work, each after a start that may take as long.
+            assert!(began.elapsed() < 4 * PATIENCE, "no answer");
             thread::sleep(Duration::from_millis(5));
         }
     }
