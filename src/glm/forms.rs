@@ -114,7 +114,8 @@ fn tells(face: Face, text: &str) -> Tells {
     let Some(whole) = whole.max().and_then(|end| text.get(..end)) else {
         return Tells::Nothing;
     };
-    let events = layers::documents(whole).unwrap_or_default();
+    // Events alone: JSON behind words would count as long as no event has come, and then no more.
+    let events = layers::events(whole).unwrap_or_default();
     let told = events.iter().map(|event| (form(face).tells)(event));
     told.into_iter()
         .find(|told| *told != Tells::Nothing)
@@ -327,6 +328,11 @@ mod tests {
             let (last, before) = told.split_last().unwrap();
             assert_eq!(*last, Tells::Answer);
             assert!(!before.contains(&Tells::Other), "{told:?}");
+        }
+        let words = "data~ {\"choices\":[{\"delta\":{\"content\":\"a\"}}]}\n\ndata:\n\n";
+        for end in 0..=words.len() {
+            let told = begins(Face::Chat, &words.as_bytes()[..end]);
+            assert_eq!(told, Tells::Nothing, "of no event: {end}");
         }
     }
 

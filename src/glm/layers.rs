@@ -271,7 +271,7 @@ pub(super) fn is_stream(text: &str) -> bool {
 }
 
 /// The data of server-sent events, one after the other; `[DONE]` is none. `None`: the text has no such events.
-fn events(text: &str) -> Option<Vec<Cow<'_, str>>> {
+pub(super) fn events(text: &str) -> Option<Vec<Cow<'_, str>>> {
     let mut events = Vec::new();
     let mut open: Option<Data<'_>> = None;
     let mut is_stream = false;
