@@ -90,9 +90,10 @@ impl<'v> Check<'v> {
     fn requests(&mut self) -> Result<Vec<Seq>> {
         const TABLE: &str = "requests";
         let mut all: Vec<Seq> = Vec::new();
-        for places in Requests::new(self.open(schema::REQUESTS)?).places()? {
+        for row in Requests::new(self.open(schema::REQUESTS)?).places()? {
+            let (first, places) = row?;
             let places = self.readable(TABLE, places)?.unwrap_or_default();
-            let in_order = all.last().zip(places.first()).is_none_or(|(a, b)| a < b);
+            let in_order = all.last().is_none_or(|last| *last < first);
             self.expect(in_order, TABLE, || {
                 "a row reaches behind the beginning of the next one".to_owned()
             });

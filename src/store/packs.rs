@@ -1,20 +1,21 @@
-//! The requests of jobs. One alone is a row under its job's place in line; several that come to the tables together are
-//! one row, a pack, under the place of the first: a page of the file holds three requests of a kilobyte, and a quarter
-//! of it nothing.
+//! The rows of requests. Those of several jobs that come to the tables together are one row, a pack, under the place in
+//! line of the first: a page of the file holds three requests of a kilobyte, and a quarter of it nothing.
 //!
-//! A pack is JSON like every row: `[1,[0,17,1,23],{...},{...}]`. Its first member says of each request how far its
-//! place is behind that of the row, and how many bytes it takes.
+//! A row is JSON like every other: `[1,[7,17,8,23],{...},{...}]`. Its first member says of each request its place in line,
+//! so that none is ever taken for another's, and how many bytes it takes.
 //!
 //! Requests come to the tables in the order of their places, each once, and never change. So a pack ends before the
 //! next row begins, and a request is in the last row at or before its place, or nowhere.
 
 use std::collections::BTreeMap;
+use std::io::Write as _;
 use std::sync::Arc;
 
 use redb::{ReadableTable as _, WriteTransaction};
 
 use super::error::{FileError, Result};
-use super::schema::{self, decode};
+use super::row;
+use super::schema::{self, inner, other_version};
 use super::tables::{RowId, Rows};
 use crate::model::{Request, Seq};
 
@@ -24,7 +25,7 @@ const TABLE: &str = "requests";
 const PACK_BYTES: usize = 32 * 1024 - 64;
 /// A request that is longer has a row of its own.
 const REQUEST_BYTES_MAX: usize = PACK_BYTES / 2;
-/// What stands around the request in a row of its own, and before what a pack has.
+/// What stands around a row's members.
 const BEGIN: &[u8] = b"[1,";
 const END: &[u8] = b"]";
 
@@ -56,17 +57,9 @@ pub(super) struct Pack(Vec<(u64, std::ops::Range<usize>)>);
 impl Pack {
     /// Looks at a row, which has this key.
     pub(super) fn read(first: u64, row: &[u8]) -> Result<Self> {
-        let whole = row
-            .strip_prefix(BEGIN)
-            .and_then(|row| row.strip_suffix(END));
-        let Some(whole) = whole else {
-            // Of another version, or no row at all: the error says which.
-            return Err(decode::<Request>(TABLE, row).err().unwrap_or_else(broken));
+        let Some(whole) = inner(row) else {
+            return Err(other_version(TABLE, row));
         };
-        if !whole.starts_with(b"[") {
-            let begin = BEGIN.len();
-            return Ok(Self(vec![(first, begin..begin + whole.len())]));
-        }
         let mut parts = serde_json::Deserializer::from_slice(whole).into_iter::<Vec<u64>>();
         let numbers = match parts.next() {
             Some(Ok(numbers)) => numbers,
@@ -76,23 +69,35 @@ impl Pack {
         let mut at = BEGIN.len() + parts.byte_offset();
         let (pairs, rest) = numbers.as_chunks::<2>();
         let mut places = Vec::with_capacity(pairs.len());
-        for [behind, bytes] in pairs {
+        for [seq, bytes] in pairs {
             let begin = at + 1;
             let end = usize::try_from(*bytes)
                 .ok()
-                .and_then(|len| begin.checked_add(len));
-            let (Some(seq), Some(end)) = (first.checked_add(*behind), end) else {
+                .and_then(|len| begin.checked_add(len))
+                .filter(|end| *end <= row.len());
+            // What was the first may be gone, and the row keeps its key.
+            let least = places.last().map_or(first, |(before, _)| before + 1);
+            let Some(end) = end.filter(|_| *seq >= least && *seq < u64::MAX) else {
                 return Err(broken());
             };
-            let in_order = places.last().is_none_or(|(before, _)| *before < seq);
-            if !in_order || row.get(at) != Some(&b',') {
+            if row.get(at) != Some(&b',') {
                 return Err(broken());
             }
-            places.push((seq, begin..end));
+            places.push((*seq, begin..end));
             at = end;
         }
         let is_whole = rest.is_empty() && !places.is_empty() && at + END.len() == row.len();
         is_whole.then_some(Self(places)).ok_or_else(broken)
+    }
+
+    /// The request of a row that is new, where it has this one alone and others may come to it.
+    fn alone<'r>(key: u64, row: &'r [u8]) -> Result<Option<&'r [u8]>> {
+        let pack = Self::read(key, row)?;
+        let [(seq, bytes)] = pack.0.as_slice() else {
+            return Ok(None);
+        };
+        let fits = *seq == key && bytes.len() <= REQUEST_BYTES_MAX;
+        Ok(row.get(bytes.clone()).filter(|_| fits))
     }
 
     /// All requests but that of a place.
@@ -118,29 +123,35 @@ impl Pack {
     }
 }
 
-/// The row of these requests, which have this key.
-pub(super) fn written(first: u64, requests: &[(u64, &[u8])]) -> Vec<u8> {
-    use std::io::Write as _;
+/// The row of a request, over what `out` held.
+pub(super) fn encode(out: &mut Vec<u8>, seq: Seq, request: &Request) -> Result<()> {
+    let mut body = Vec::with_capacity(request.len() + 64);
+    row::write(&mut body, request).map_err(|e| FileError::unwritable(&e))?;
+    out.clear();
+    write_pack(out, &[(seq.0, &body)]);
+    Ok(())
+}
+
+/// The row of these requests.
+pub(super) fn written(requests: &[(u64, &[u8])]) -> Vec<u8> {
     let mut row = Vec::with_capacity(PACK_BYTES);
+    write_pack(&mut row, requests);
+    row
+}
+
+fn write_pack(row: &mut Vec<u8>, requests: &[(u64, &[u8])]) {
     row.extend_from_slice(BEGIN);
-    if let [(seq, body)] = requests
-        && *seq == first
-    {
+    for (n, (seq, body)) in requests.iter().enumerate() {
+        let begin = if n == 0 { '[' } else { ',' };
+        // Writing to memory does not fail.
+        let _ = write!(row, "{begin}{seq},{}", body.len());
+    }
+    row.push(b']');
+    for (_, body) in requests {
+        row.push(b',');
         row.extend_from_slice(body);
-    } else {
-        for (n, (seq, body)) in requests.iter().enumerate() {
-            let begin = if n == 0 { '[' } else { ',' };
-            // Writing to memory does not fail.
-            let _ = write!(row, "{begin}{},{}", seq.saturating_sub(first), body.len());
-        }
-        row.push(b']');
-        for (_, body) in requests {
-            row.push(b',');
-            row.extend_from_slice(body);
-        }
     }
     row.extend_from_slice(END);
-    row
 }
 
 /// Writes requests of some layers of rows, the lower first, to their table.
@@ -169,11 +180,11 @@ pub(super) fn settle(transaction: &WriteTransaction, layers: &[&Rows]) -> Result
             gone.push(key);
             continue;
         };
-        let body = row
-            .strip_prefix(BEGIN)
-            .and_then(|row| row.strip_suffix(END));
-        let fits = |body: &&[u8]| body.starts_with(b"{") && body.len() <= REQUEST_BYTES_MAX;
-        match body.filter(|body| is_new(key) && fits(body)) {
+        let body = match is_new(key) {
+            true => Pack::alone(key, row)?,
+            false => None,
+        };
+        match body {
             Some(body) => {
                 if !pack.has_room(key, body.len()) {
                     pack.close(&mut put)?;
@@ -202,31 +213,26 @@ struct Open<'r> {
 }
 
 impl<'r> Open<'r> {
-    /// What a request takes beside its own bytes: a comma before it, and its two numbers, each with one behind it.
-    fn bytes_around(behind: u64, len: usize) -> usize {
+    /// What a request takes: a comma before it, its own bytes, and its two numbers, each with one byte behind it.
+    fn taken(key: u64, len: usize) -> usize {
         let digits = |n: u64| n.checked_ilog10().unwrap_or(0) as usize + 1;
-        1 + digits(behind) + 1 + digits(len as u64) + 1
-    }
-
-    fn taken(&self, key: u64, len: usize) -> usize {
-        let first = self.requests.first().map_or(key, |(first, _)| *first);
-        Self::bytes_around(key.saturating_sub(first), len) + len
+        1 + len + digits(key) + 1 + digits(len as u64) + 1
     }
 
     fn has_room(&self, key: u64, len: usize) -> bool {
         let around = BEGIN.len() + 1 + END.len();
-        around + self.bytes + self.taken(key, len) <= PACK_BYTES
+        around + self.bytes + Self::taken(key, len) <= PACK_BYTES
     }
 
     fn add(&mut self, key: u64, body: &'r [u8]) {
-        self.bytes += self.taken(key, body.len());
+        self.bytes += Self::taken(key, body.len());
         self.requests.push((key, body));
     }
 
     fn close(&mut self, put: &mut impl FnMut(u64, &[u8]) -> Result<()>) -> Result<()> {
         let requests = std::mem::take(self).requests;
         match requests.first() {
-            Some((first, _)) => put(*first, &written(*first, &requests)),
+            Some((first, _)) => put(*first, &written(&requests)),
             None => Ok(()),
         }
     }
@@ -244,48 +250,59 @@ mod tests {
     #[test]
     fn a_pack_gives_each_request_back_and_nothing_else() {
         let bodies = [body(1, 0), body(2, 300), body(3, 7)];
-        let requests: Vec<(u64, &[u8])> = [10, 11, 14]
+        let seqs = [10, 11, 14];
+        let requests: Vec<(u64, &[u8])> = seqs
             .into_iter()
             .zip(bodies.iter().map(Vec::as_slice))
             .collect();
-        let row = written(10, &requests);
+        let row = written(&requests);
         let text = str::from_utf8(&row).unwrap();
         serde_json::from_str::<serde::de::IgnoredAny>(text).unwrap();
-        let pack = Pack::read(10, &row).unwrap();
-        for (seq, body) in &requests {
-            assert_eq!(pack.request(*seq, &row).unwrap(), Some(*body));
+        // What was before them may be gone.
+        for key in [8, 10] {
+            let pack = Pack::read(key, &row).unwrap();
+            for (seq, body) in &requests {
+                assert_eq!(pack.request(*seq, &row).unwrap(), Some(*body));
+            }
+            for seq in [0, 8, 9, 12, 13, 15] {
+                assert_eq!(pack.request(seq, &row).unwrap(), None);
+            }
+            assert_eq!(places(key, &row).unwrap(), [Seq(10), Seq(11), Seq(14)]);
         }
-        for seq in [0, 9, 12, 13, 15] {
-            assert_eq!(pack.request(seq, &row).unwrap(), None);
-        }
-        assert_eq!(places(10, &row).unwrap(), [Seq(10), Seq(11), Seq(14)]);
+        Pack::read(11, &row)
+            .err()
+            .expect("it is not behind its key");
     }
 
     #[test]
-    fn one_request_alone_is_a_row_as_any_other() {
-        let body = body(1, 5);
-        let row = written(7, &[(7, &body)]);
-        assert_eq!(row, [b"[1,", body.as_slice(), b"]"].concat());
-        assert_eq!(places(7, &row).unwrap(), [Seq(7)]);
-        // The last of a pack whose others are gone keeps the pack's key.
-        let row = written(6, &[(7, &body)]);
-        assert_eq!(places(6, &row).unwrap(), [Seq(7)]);
+    fn what_a_row_takes_is_known_before_it_is_written() {
+        let mut open = Open::default();
+        let bodies = [body(1, 0), body(2, 90), body(3, 12_000)];
+        for (seq, body) in [9, 10, 11_000_000].into_iter().zip(&bodies) {
+            open.add(seq, body);
+        }
+        let around = BEGIN.len() + 1 + END.len();
+        assert_eq!(written(&open.requests).len(), around + open.bytes);
     }
 
     #[test]
     fn what_is_no_pack_is_damage_and_never_another_request() {
         let (one, two) = (body(1, 5), body(2, 5));
-        let row = written(3, &[(3, &one), (5, &two)]);
+        let row = written(&[(3, &one), (5, &two)]);
         let text = String::from_utf8(row.clone()).unwrap();
         for (from, to) in [
-            ("[0,", "[9,"),
-            ("[0,19", "[0,20"),
-            ("[0,19", "[0,18"),
-            ("2,19]", "2,19,4]"),
-            ("2,19]", "2,99]"),
-            ("2,19]", "2,18446744073709551615]"),
-            ("2,19]", "18446744073709551615,19]"),
-            ("[0,19,2,19]", "[]"),
+            ("[3,", "[2,"),
+            ("[3,", "[9,"),
+            ("[3,19", "[3,20"),
+            ("[3,19", "[3,18"),
+            ("5,19]", "5,19,4]"),
+            ("5,19]", "3,19]"),
+            ("5,19]", "5,99]"),
+            ("5,19]", "5,18446744073709551615]"),
+            ("[3,19", "[3,18446744073709551587"),
+            ("5,19]", "18446744073709551615,19]"),
+            ("[3,19,5,19]", "[]"),
+            ("[3,19,5,19],", ""),
             ("],{", "] {"),
             ("[1,", "[\"1\","),
         ] {

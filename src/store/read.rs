@@ -74,10 +74,16 @@ fn pending(snapshot: &State) -> Result<Pending> {
     }
     let half = WaitingJobs::first_in_block(Seq(first + (last - first) / 2)).0;
     let (former, latter) = std::thread::scope(|scope| {
-        let latter = scope.spawn(|| reading(|| part_of_pending(snapshot, half, last)));
+        let read = || reading(|| part_of_pending(snapshot, half, last));
+        // Where the system gives no thread, one does it all.
+        let latter = std::thread::Builder::new().spawn_scoped(scope, read);
         let former = part_of_pending(snapshot, first, half.saturating_sub(1));
         let died = || FileError::damaged("line", "it can't be read");
-        (former, latter.join().unwrap_or_else(|_| Err(died())))
+        let latter = match latter {
+            Ok(latter) => latter.join().unwrap_or_else(|_| Err(died())),
+            Err(_) => read(),
+        };
+        (former, latter)
     });
     let (mut all, latter) = (former?, latter?);
     all.waiting.append(latter.waiting);
@@ -525,10 +531,9 @@ impl<'v> Bodies<'v> {
     /// A job with its bodies.
     pub(super) fn whole(&self, job: Job) -> Result<JobRecord> {
         let id = job.id;
-        let request = match self.requests.get(job.seq)? {
-            Some(request) => Some(request),
-            None if job.bodies_pruned => None,
-            None => return Err(no_request(id)),
+        let request = match job.bodies_pruned {
+            true => None,
+            false => Some(self.requests.get(job.seq)?.ok_or_else(|| no_request(id))?),
         };
         let response = self.responses.get(id.as_bytes())?;
         let (mut answer, mut refusal): (Option<AnswerBody>, Option<Received>) = (None, None);

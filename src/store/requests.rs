@@ -39,15 +39,16 @@ impl<'v> Requests<'v> {
         };
         let bytes = gone.len() as u64;
         let rest = pack.others(seq.0, row)?;
-        let rest = (!rest.is_empty()).then(|| packs::written(first, &rest));
+        let rest = (!rest.is_empty()).then(|| packs::written(&rest));
         Ok(Some((first, rest, bytes)))
     }
 
-    /// The places of all that can be read, and the errors of the rows that can't.
-    pub(super) fn places(&self) -> Result<impl Iterator<Item = Result<Vec<Seq>>>> {
+    /// The key of each row, and the places that it has.
+    pub(super) fn places(&self) -> Result<impl Iterator<Item = Result<(Seq, Result<Vec<Seq>>)>>> {
         Ok(self.0.iter()?.map(|item| {
             let (first, row) = item?;
-            packs::places(first.value(), row.value())
+            let first = first.value();
+            Ok((Seq(first), packs::places(first, row.value())))
         }))
     }
 }

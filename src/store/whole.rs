@@ -18,8 +18,9 @@ pub(super) struct Whole {
     /// taken up, or becomes the next one. Snapshot and journal belong together, and between a commit and its
     /// showing readers see the state before.
     current: Mutex<Option<Arc<State>>>,
-    /// Held from the look at a state until the next one can be seen: changes come one after the other.
-    writing: Mutex<()>,
+    /// Held from the look at a state until the next one can be seen: changes come one after the other. Says whether one
+    /// has failed: what the file says then is not known, and nothing is built on it before it is opened again.
+    writing: Mutex<bool>,
     parts: Parts,
 }
 
@@ -41,7 +42,7 @@ impl Whole {
         self.current.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn writing(&self) -> MutexGuard<'_, ()> {
+    fn writing(&self) -> MutexGuard<'_, bool> {
         self.writing.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -52,14 +53,19 @@ impl Whole {
 
     /// Applies a batch and makes it durable.
     pub(super) fn commit(&self, batch: &[Transition]) -> Result<Decisions> {
-        let _writing = self.writing();
+        let mut failed = self.writing();
+        if *failed {
+            return Err(closed());
+        }
         let state = self.state()?;
         let (decisions, own) = commit::apply(&state, batch)?;
         if let Some(own) = own {
             let Parts { tables, journal } = &self.parts;
+            *failed = true;
             let written = state.journal().write(tables, journal, own)?;
             drop(state);
             self.show(written)?;
+            *failed = false;
         }
         Ok(decisions)
     }
@@ -84,14 +90,20 @@ impl Whole {
 
     /// Writes what the journal holds to the tables.
     pub(super) fn settle(&self) -> Result<()> {
-        let _writing = self.writing();
+        let mut failed = self.writing();
+        if *failed {
+            return Err(closed());
+        }
         let state = self.state()?;
         if state.journal().is_empty() {
             return Ok(());
         }
+        *failed = true;
         state.journal().settle(&self.parts.tables, None)?;
         drop(state);
-        self.show(Written::Tables)
+        self.show(Written::Tables)?;
+        *failed = false;
+        Ok(())
     }
 
     /// Works on the file alone: nobody reads it meanwhile.

@@ -218,7 +218,7 @@ fn db_stats_shows_tables_jobs_ages_and_what_retention_would_remove() {
     std::fs::write(place.dir.path().join("onelane.toml"), config).unwrap();
     let json = place.json("db stats --json");
     shows!(json["jobs"], {"completed": 3, "failed": 1});
-    assert_eq!(json["version"], 9);
+    assert_eq!(json["version"], 10);
     let tables = json["tables"].as_array().unwrap();
     let jobs = tables.iter().find(|t| t["name"] == "jobs").unwrap();
     assert_eq!(jobs["rows"], 5);
@@ -407,7 +407,7 @@ fn a_store_of_another_version_is_refused_by_every_verb_in_words() {
     std::fs::write(place.dir.path().join("in.jsonl"), "{\"prompt\":\"hi\"}\n").unwrap();
     let older = "move the file away, or name another store";
     let newer = "use the newer onelane that wrote it, or name another store";
-    for (version, help) in [(1, older), (8, older), (10, newer), (99, newer)] {
+    for (version, help) in [(1, older), (9, older), (11, newer), (99, newer)] {
         set_version(&place.store(), version);
         let alone = ["config show", "db check --json", "db check --repair"];
         let work = [

@@ -106,8 +106,11 @@ impl Transaction<'_> {
         let mut bytes = response.map_or(0, |row| row.value().len() as u64);
         self.remove(schema::RESPONSES, id);
         // One that can't be read keeps no job: it goes with the others of its row, or stays.
-        let without = finished::readable(self.requests()?.without(job.seq))?;
-        if let Some((key, rest, gone)) = without.flatten() {
+        let without = match job.bodies_pruned {
+            true => None,
+            false => finished::readable(self.requests()?.without(job.seq))?.flatten(),
+        };
+        if let Some((key, rest, gone)) = without {
             bytes += gone;
             match rest {
                 Some(rest) => self.set(schema::REQUESTS, key, &rest.as_slice()),

@@ -13,7 +13,7 @@ use crate::model::{
 };
 use crate::store::error::Result;
 use crate::store::schema::{self, Keyed, decode, decode_call, meta, no_call, no_request};
-use crate::store::{finished, read};
+use crate::store::{finished, packs, read};
 
 impl Rows for Transaction<'_> {
     fn job(&mut self, id: JobId) -> Result<Option<Job>> {
@@ -54,7 +54,10 @@ impl Rows for Transaction<'_> {
             job: job.clone(),
         };
         self.changed.insert(job.id, new);
-        self.set_row(schema::REQUESTS, job.seq.0, request)
+        packs::encode(&mut self.row, job.seq, request)?;
+        let row = Arc::from(self.row.as_slice());
+        self.own.insert(schema::REQUESTS.row(&job.seq.0), Some(row));
+        Ok(())
     }
 
     fn insert_key(

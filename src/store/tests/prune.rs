@@ -71,7 +71,7 @@ fn requests_that_can_t_be_read_keep_no_job() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("onelane.redb");
     with_ended_jobs(&open(&path));
-    write_row(&path, schema::REQUESTS, 1, b"[1,[0,9],{");
+    write_row(&path, schema::REQUESTS, 1, b"[1,[1,9],{");
     let store = open(&path);
     let pruned = prune(&store, step(Timestamp::from_millis(i64::MAX)));
     assert_eq!((pruned.jobs, pruned.unreadable), (3, vec![]));

@@ -800,7 +800,7 @@ fn dump<K: Key + 'static, V: Value + 'static>(
 fn of_any_commits(settled: Vec<String>) -> Vec<String> {
     let rows = settled.into_iter();
     rows.map(|row| {
-        let row: Value = serde_json::from_str(&row).unwrap();
+        let row: serde_json::Value = serde_json::from_str(&row).unwrap();
         assert!(row["row"].as_str().is_some_and(|hex| hex.len() == 16));
         r#"{"key":"","row":"COMMITS"}"#.to_owned()
     })

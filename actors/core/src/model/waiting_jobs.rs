@@ -227,9 +227,9 @@ impl WaitingJobs {
 
     /// Takes in others as [`WaitingJobs::push`] would, one after the other.
     pub fn append(&mut self, others: Self) {
-        let latest = self.blocks.last().map(|block| block.number);
-        let first = others.blocks.first().map(|block| block.number);
-        let is_behind = first.is_some_and(|first| latest.is_none_or(|latest| latest < first));
+        let latest = self.by_number.last_key_value();
+        let first = others.by_number.first_key_value();
+        let is_behind = first.is_some_and(|first| latest.is_none_or(|latest| latest.0 < first.0));
         if !is_behind || !self.free.is_empty() || !others.free.is_empty() {
             others.iter().for_each(|entry| self.push(&entry));
             return;
