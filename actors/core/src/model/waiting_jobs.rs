@@ -2,166 +2,22 @@
 //! most jobs have is of fixed width; what many jobs share, their model, user, batch and client key, is kept once for
 //! all of them; what few have stands aside.
 
+mod block;
+mod by_id;
 mod kinds;
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::hash::BuildHasher as _;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
-use hashbrown::{DefaultHashBuilder, HashTable};
-
+use block::{BIT_BITS, BIT_MASK, Block, Flags, Packed, Rest, at, parted};
+use by_id::ById;
 pub use kinds::SharedByJobs;
 use kinds::{Kind, Kinds};
 
-use super::{Due, JobEntry, JobId, PriorityClass, Seq, SessionTag, Timestamp, WorstCase};
-
-/// The places in line of one block are told apart by so many bits.
-const BIT_BITS: u32 = 6;
-const BIT_MASK: u32 = (1 << BIT_BITS) - 1;
-
-/// So many jobs may have their ids scattered over a table without much loss.
-const SCATTERED_MAX: usize = 10_000;
-/// The parts of a larger table that are filled one after the other.
-const TABLE_PARTS: usize = 64;
-
-/// A job, without what its place in line says.
-#[derive(Debug, Clone, Copy)]
-struct Packed {
-    id: JobId,
-    since: [u8; 8],
-    priority: i32,
-    tokens: u32,
-    worst: WorstCase,
-    session: Option<SessionTag>,
-    /// The number of its [`Kind`] above [`Flags`].
-    kind: u32,
-}
-
-/// The bits of [`Packed::kind`] that are no part of the number.
-struct Flags;
-
-impl Flags {
-    const DORMANT: u32 = 1;
-    const PARKED: u32 = 1 << 1;
-    const OUT_OF_SCOPE: u32 = 1 << 2;
-    const CAPPED: u32 = 1 << 3;
-    /// It is among those that are due.
-    const READY: u32 = 1 << 4;
-    /// More of it is in [`Rest`].
-    const REST: u32 = 1 << 5;
-    const BITS: u32 = 6;
-}
-
-impl Packed {
-    const fn is(&self, flag: u32) -> bool {
-        self.kind & flag != 0
-    }
-
-    const fn set(&mut self, flag: u32, is: bool) {
-        if is {
-            self.kind |= flag;
-        } else {
-            self.kind &= !flag;
-        }
-    }
-
-    const fn kind(&self) -> u32 {
-        self.kind >> Flags::BITS
-    }
-
-    const fn set_kind(&mut self, kind: u32) {
-        self.kind = (kind << Flags::BITS) | (self.kind & ((1 << Flags::BITS) - 1));
-    }
-
-    const fn since(&self) -> Timestamp {
-        Timestamp::from_millis(i64::from_le_bytes(self.since))
-    }
-}
-
-/// What few jobs have.
-#[derive(Debug, Clone, Copy, Default)]
-struct Rest {
-    due: Option<Due>,
-    deadline: Option<Timestamp>,
-}
-
-/// The jobs of some neighbouring places in line, in their order.
-#[derive(Debug, Clone, Default)]
-struct Block {
-    /// What the places have in common.
-    number: u64,
-    /// Which of them are taken.
-    has: u64,
-    jobs: Vec<Packed>,
-}
-
-impl Block {
-    /// Where a job of this block is among its jobs, or would be.
-    const fn rank(&self, bit: u32) -> usize {
-        (self.has & ((1 << bit) - 1)).count_ones() as usize
-    }
-
-    fn get(&self, bit: u32) -> Option<&Packed> {
-        match self.has & (1 << bit) {
-            0 => None,
-            _ => self.jobs.get(self.rank(bit)),
-        }
-    }
-
-    fn get_mut(&mut self, bit: u32) -> Option<&mut Packed> {
-        match self.has & (1 << bit) {
-            0 => None,
-            _ => {
-                let rank = self.rank(bit);
-                self.jobs.get_mut(rank)
-            }
-        }
-    }
-
-    fn insert(&mut self, bit: u32, job: Packed) {
-        if self.jobs.len() == self.jobs.capacity() {
-            self.jobs.reserve_exact(self.jobs.len().max(1));
-        }
-        match self.has >> bit {
-            0 => self.jobs.push(job),
-            _ => self.jobs.insert(self.rank(bit), job),
-        }
-        self.has |= 1 << bit;
-    }
-
-    fn remove(&mut self, bit: u32) {
-        let rank = self.rank(bit);
-        if rank < self.jobs.len() {
-            self.jobs.remove(rank);
-        }
-        self.has &= !(1 << bit);
-        if self.jobs.len() * 4 <= self.jobs.capacity() {
-            self.jobs.shrink_to(self.jobs.len() * 2);
-        }
-    }
-
-    /// The last place.
-    fn last(&self) -> Option<Seq> {
-        let bit = u64::from(self.has.checked_ilog2()?);
-        Some(Seq((self.number << BIT_BITS) | bit))
-    }
-
-    /// The places, in their order.
-    fn places(&self) -> impl Iterator<Item = Seq> + use<> {
-        let (number, mut left) = (self.number, self.has);
-        std::iter::from_fn(move || {
-            let bit = left.trailing_zeros();
-            left &= left.checked_sub(1)?;
-            Some(Seq((number << BIT_BITS) | u64::from(bit)))
-        })
-    }
-}
-
-/// The block of a place in line, and which of its places it is.
-const fn parted(seq: Seq) -> (u64, u32) {
-    (seq.0 >> BIT_BITS, (seq.0 & BIT_MASK as u64) as u32)
-}
+use super::{Due, JobEntry, JobId, PriorityClass, Seq, Timestamp};
 
 /// What becomes of a job that [`WaitingJobs::each`] shows.
 #[derive(Debug, Clone, Copy)]
@@ -179,10 +35,7 @@ pub struct WaitingJobs {
     free: Vec<u32>,
     /// Which of the blocks it is, by what its places have in common.
     by_number: BTreeMap<u64, u32>,
-    /// A job's block above the bits of its place in it. Looked up by id only, never iterated. Made when somebody first asks
-    /// for an id: a start that reads a million jobs makes its first call without.
-    by_id: OnceLock<HashTable<u32>>,
-    hasher: DefaultHashBuilder,
+    by_id: ById,
     kinds: Kinds,
     rest: BTreeMap<Seq, Rest>,
     len: usize,
@@ -247,7 +100,7 @@ impl WaitingJobs {
         }
         self.len += others.len;
         self.rest.extend(others.rest);
-        self.by_id = OnceLock::new();
+        self.by_id = ById::default();
     }
 
     fn put<N: AsRef<str>>(&mut self, entry: &JobEntry<N>) {
@@ -287,13 +140,8 @@ impl WaitingJobs {
             block.insert(bit, job);
         }
         self.len += 1;
-        let (blocks, hasher) = (&self.blocks, &self.hasher);
-        if let Some(by_id) = self.by_id.get_mut() {
-            let place = (block << BIT_BITS) | bit;
-            by_id.insert_unique(hash_of_id(hasher, entry.id), place, |place| {
-                hash_of_place(blocks, hasher, *place)
-            });
-        }
+        let place = (block << BIT_BITS) | bit;
+        self.by_id.insert(&self.blocks, entry.id, place);
     }
 
     /// Adds a block without jobs.
@@ -338,12 +186,7 @@ impl WaitingJobs {
     fn take(&mut self, found: u32) -> Option<(JobEntry, bool)> {
         let entry = self.entry(found, Arc::clone)?;
         let (block, bit) = (found >> BIT_BITS, found & BIT_MASK);
-        let hash = hash_of_id(&self.hasher, entry.id);
-        if let Some(by_id) = self.by_id.get_mut()
-            && let Ok(known) = by_id.find_entry(hash, |place| *place == found)
-        {
-            known.remove();
-        }
+        self.by_id.remove(entry.id, found);
         let job = *at(&self.blocks, found)?;
         self.kinds.leave(job.kind());
         let jobs = self.blocks.get_mut(block as usize)?;
@@ -358,11 +201,7 @@ impl WaitingJobs {
         }
         self.len -= 1;
         if self.is_empty() {
-            *self = Self {
-                hasher: self.hasher.clone(),
-                kinds: std::mem::take(&mut self.kinds),
-                ..Self::default()
-            };
+            *self = Self::default();
         }
         Some((entry, job.is(Flags::READY)))
     }
@@ -500,51 +339,7 @@ impl WaitingJobs {
     }
 
     fn find(&self, id: JobId) -> Option<u32> {
-        let is_it = |place: &u32| at(&self.blocks, *place).is_some_and(|job| job.id == id);
-        let by_id = self.by_id.get_or_init(|| self.places_by_id());
-        by_id.find(hash_of_id(&self.hasher, id), is_it).copied()
-    }
-
-    /// Where each of the jobs is.
-    fn places_by_id(&self) -> HashTable<u32> {
-        let mut table = HashTable::with_capacity(self.len);
-        let mut put = |(hash, place)| {
-            table.insert_unique(hash, place, |place| {
-                hash_of_place(&self.blocks, &self.hasher, *place)
-            });
-        };
-        if self.len < SCATTERED_MAX {
-            self.places().for_each(put);
-            return table;
-        }
-        // One by one they would go to places all over the table's memory: so they go to one part of it after the other,
-        // which is told by the last bits of their hashes.
-        let in_a_part = (self.len * 8 / 7).next_power_of_two() / TABLE_PARTS;
-        let mut parts: Vec<Vec<(u64, u32)>> = Vec::new();
-        parts.resize_with(TABLE_PARTS, || {
-            Vec::with_capacity(self.len / TABLE_PARTS * 9 / 8)
-        });
-        for (hash, place) in self.places() {
-            let part = (hash / in_a_part as u64) as usize % TABLE_PARTS;
-            if let Some(part) = parts.get_mut(part) {
-                part.push((hash, place));
-            }
-        }
-        for part in parts {
-            part.into_iter().for_each(&mut put);
-        }
-        table
-    }
-
-    /// The places of all jobs, with the hashes of their ids.
-    fn places(&self) -> impl Iterator<Item = (u64, u32)> {
-        (0..).zip(&self.blocks).flat_map(move |(number, block)| {
-            let jobs = block.places().zip(&block.jobs);
-            jobs.map(move |(seq, job)| {
-                let hash = hash_of_id(&self.hasher, job.id);
-                (hash, (number << BIT_BITS) | parted(seq).1)
-            })
-        })
+        self.by_id.find(&self.blocks, self.len, id)
     }
 
     fn place(&self, seq: Seq) -> Option<u32> {
@@ -583,20 +378,6 @@ impl<'e, N: AsRef<str> + 'e> FromIterator<&'e JobEntry<N>> for WaitingJobs {
     }
 }
 
-fn at(blocks: &[Block], place: u32) -> Option<&Packed> {
-    blocks
-        .get((place >> BIT_BITS) as usize)?
-        .get(place & BIT_MASK)
-}
-
-fn hash_of_id(hasher: &DefaultHashBuilder, id: JobId) -> u64 {
-    hasher.hash_one(u128::from_le_bytes(*id.as_bytes()))
-}
-
-fn hash_of_place(blocks: &[Block], hasher: &DefaultHashBuilder, place: u32) -> u64 {
-    at(blocks, place).map_or(0, |job| hash_of_id(hasher, job.id))
-}
-
 fn unpacked<'w, N>(
     kinds: &'w Kinds,
     rest: &BTreeMap<Seq, Rest>,
@@ -629,237 +410,4 @@ fn unpacked<'w, N>(
         key: kind.key,
         session: job.session,
     })
-}
-
-#[cfg(test)]
-mod tests {
-    use std::num::NonZeroU32;
-
-    use proptest::collection::vec;
-    use proptest::prelude::*;
-
-    use super::*;
-    use crate::model::{BatchId, KeyId, Wait};
-
-    /// A change of the set, as it is drawn.
-    #[derive(Debug, Clone)]
-    enum Change {
-        Insert(Box<JobEntry>),
-        Remove(JobId),
-        SetDue(Seq, Option<Due>),
-    }
-
-    fn id(n: u64) -> JobId {
-        JobId::from_bytes(u128::from(n).to_be_bytes())
-    }
-
-    /// Few ids and places, near each other and far off, so that they meet.
-    fn any_place() -> impl Strategy<Value = u64> {
-        prop_oneof![0_u64..150, 1_000_u64..1_010, (u64::MAX - 3)..=u64::MAX]
-    }
-
-    fn any_due() -> impl Strategy<Value = Option<Due>> {
-        let at = |ms| Timestamp::from_millis(ms);
-        let after = move |(until, length_ms)| {
-            Due::After(Wait {
-                until: at(until),
-                length_ms,
-            })
-        };
-        proptest::option::of(prop_oneof![
-            (0_i64..9).prop_map(move |ms| Due::At(at(ms))),
-            (0_i64..9, 0_u64..9).prop_map(after),
-        ])
-    }
-
-    prop_compose! {
-        fn any_entry()(
-            place in any_place(),
-            other in proptest::option::weighted(0.1, any_place()),
-            due in any_due(),
-            deadline in proptest::option::weighted(0.2, 0_i64..9),
-            names in (0_u8..3, 0_u8..4),
-            numbers in (any::<i32>(), any::<i64>(), any::<u32>(), any::<u32>(), any::<u32>()),
-            ids in (proptest::option::of(1_u64..3), proptest::option::of(1_u64..3), proptest::option::of(1_u64..3)),
-            session: u32,
-            flags: u8,
-        ) -> JobEntry {
-            let is = |bit: u8| flags & (1 << bit) != 0;
-            JobEntry {
-                // Mostly those of the place, so that a job comes again.
-                id: id(other.unwrap_or(place)),
-                seq: Seq(place),
-                priority: numbers.0,
-                due,
-                deadline: deadline.map(Timestamp::from_millis),
-                since: Timestamp::from_millis(numbers.1),
-                model: format!("m{}", names.0).into(),
-                user_id: format!("u{}", names.1).into(),
-                tokens: numbers.2,
-                worst: WorstCase { prompt: numbers.3, completion: numbers.4 },
-                batch_id: ids.0.map(BatchId::new),
-                dormant: is(0),
-                parked: is(1),
-                out_of_scope: is(2),
-                capped: is(3),
-                bound_to: ids.1,
-                key: ids.2.map(KeyId::new),
-                session: NonZeroU32::new(session).map(SessionTag::new),
-            }
-        }
-    }
-
-    fn any_change() -> impl Strategy<Value = Change> {
-        prop_oneof![
-            4 => any_entry().prop_map(|entry| Change::Insert(Box::new(entry))),
-            2 => any_place().prop_map(|n| Change::Remove(id(n))),
-            1 => (any_place(), any_due()).prop_map(|(n, due)| Change::SetDue(Seq(n), due)),
-        ]
-    }
-
-    proptest! {
-        #[test]
-        fn a_waiting_job_is_found_as_it_was_put_in_by_its_id_and_by_its_place(
-            changes in vec(any_change(), 0..300),
-        ) {
-            let mut jobs = WaitingJobs::new();
-            let mut model: BTreeMap<Seq, JobEntry> = BTreeMap::new();
-            for change in changes {
-                match change {
-                    Change::Insert(entry) => {
-                        let is_new = model
-                            .values()
-                            .all(|other| other.id != entry.id && other.seq != entry.seq);
-                        prop_assert_eq!(jobs.insert(&entry), is_new);
-                        if is_new {
-                            model.insert(entry.seq, *entry);
-                        }
-                    }
-                    Change::Remove(id) => {
-                        let seq = model.values().find(|entry| entry.id == id).map(|entry| entry.seq);
-                        let removed = jobs.remove(id).map(|(entry, _)| entry);
-                        prop_assert_eq!(removed, seq.and_then(|seq| model.remove(&seq)));
-                    }
-                    Change::SetDue(seq, due) => {
-                        jobs.set_due(seq, due);
-                        if let Some(entry) = model.get_mut(&seq) {
-                            entry.due = due;
-                        }
-                    }
-                }
-                prop_assert_eq!(jobs.len(), model.len());
-            }
-            let all: Vec<JobEntry> = jobs.iter().map(JobEntry::owned).collect();
-            prop_assert_eq!(&all, &model.values().cloned().collect::<Vec<_>>());
-            for entry in &all {
-                prop_assert_eq!(jobs.get(entry.id), Some(entry.clone()));
-                prop_assert_eq!(jobs.at(entry.seq).map(JobEntry::owned), Some(entry.clone()));
-            }
-            let kinds = jobs.each_kind().map(|(_, kind)| kind.jobs).sum::<usize>();
-            prop_assert_eq!(kinds, all.len());
-        }
-
-        #[test]
-        fn the_oldest_due_job_of_a_block_is_found_beside_another(
-            entries in vec((any_entry(), any::<bool>()), 0..100),
-            asked in any_place(),
-        ) {
-            let mut jobs = WaitingJobs::new();
-            let mut ready = BTreeMap::new();
-            for (entry, is_ready) in &entries {
-                if jobs.insert(entry) {
-                    jobs.set_ready(entry.seq, *is_ready);
-                    ready.insert(entry.seq, *is_ready);
-                }
-            }
-            for class in PriorityClass::ALL {
-                let beside = jobs.iter().filter(|entry| {
-                    entry.seq.0 != asked
-                        && entry.seq.0 / 64 == asked / 64
-                        && PriorityClass::of(entry.priority) == class
-                        && ready.get(&entry.seq) == Some(&true)
-                });
-                let oldest = beside.map(|entry| entry.since).min();
-                prop_assert_eq!(jobs.oldest_beside(Seq(asked), class), oldest);
-            }
-        }
-    }
-
-    proptest! {
-        #[test]
-        fn jobs_that_are_read_in_two_parts_are_those_that_are_read_in_one(
-            entries in vec(any_entry(), 0..100),
-            split in 0_usize..100,
-            removed in 0_usize..2,
-        ) {
-            let by_place: BTreeMap<Seq, JobEntry> = entries.into_iter().map(|entry| (entry.seq, entry)).collect();
-            let entries: Vec<JobEntry> = by_place.into_values().map(|entry| JobEntry { id: id(entry.seq.0), ..entry }).collect();
-            let (first, second) = entries.split_at(split.min(entries.len()));
-            let mut parts = [first, second].map(|part| {
-                let mut jobs = WaitingJobs::new();
-                part.iter().for_each(|entry| jobs.push(entry));
-                jobs
-            });
-            let [one, two] = &mut parts;
-            for entry in second.iter().take(removed) {
-                two.remove(entry.id);
-            }
-            one.append(std::mem::take(two));
-            let wanted = first.iter().chain(second.iter().skip(removed));
-            prop_assert!(one.iter().map(JobEntry::owned).eq(wanted.cloned()));
-            for (n, entry) in entries.iter().enumerate() {
-                let is_there = n < first.len() || n >= first.len() + removed;
-                prop_assert_eq!(one.remove(entry.id).is_some(), is_there);
-            }
-            prop_assert!(one.is_empty());
-        }
-    }
-
-    #[test]
-    fn among_many_each_is_found_by_its_id() {
-        let entry = |n: u64| JobEntry {
-            id: id(n),
-            seq: Seq(n),
-            ..crate::testing::sample::new_job(1).job.entry()
-        };
-        let mut jobs = WaitingJobs::new();
-        let many = 2 * SCATTERED_MAX as u64;
-        (0..many).for_each(|n| jobs.push(&entry(n * 3)));
-        assert_eq!(jobs.len() as u64, many);
-        for n in 0..many * 3 {
-            assert_eq!(jobs.has(id(n)), n % 3 == 0, "{n}");
-        }
-        jobs.push(&entry(0));
-        assert_eq!(
-            jobs.len() as u64,
-            many,
-            "it does not stand behind the others"
-        );
-    }
-
-    #[test]
-    fn a_waiting_job_takes_48_bytes_beside_what_it_shares() {
-        assert_eq!(size_of::<Packed>(), 48);
-        assert!(size_of::<Block>() <= 40);
-    }
-
-    #[test]
-    fn what_the_last_job_shared_goes_with_it() {
-        let mut jobs = WaitingJobs::new();
-        let entry = |n: u64| JobEntry {
-            user_id: Arc::from(format!("user {n}")),
-            ..crate::testing::sample::new_job(n).job.entry()
-        };
-        for n in 1..=1_000 {
-            assert!(jobs.insert(&JobEntry {
-                seq: Seq(n),
-                ..entry(n)
-            }));
-            let before = n.saturating_sub(10);
-            assert_eq!(jobs.remove(entry(before).id).is_some(), before > 0);
-        }
-        assert_eq!(jobs.len(), 10);
-        assert!(jobs.kinds.len() <= 11, "numbers are given again");
-        assert!(jobs.blocks.len() <= 2);
-    }
 }
