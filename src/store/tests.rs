@@ -216,6 +216,28 @@ fn a_batch_that_changes_nothing_does_not_touch_the_disk() {
     assert_eq!(disk.operations(), before);
 }
 
+#[test]
+fn many_waiting_jobs_are_read_in_two_parts_as_they_would_be_in_one() {
+    let open = place();
+    let store = open();
+    let insert: Vec<Transition> = (1..=400).map(sample::insert).collect();
+    store.commit(&insert).unwrap();
+    // Some are gone, one has an open attempt, and what is committed last is in the journal alone.
+    let cancel = |n| sample::cancel(n, sample::START);
+    let gone = (1..=400).filter(|n| n % 3 == 0).map(cancel);
+    store.commit(&gone.collect::<Vec<_>>()).unwrap();
+    store.commit(&[sample::stage(200)]).unwrap();
+    let recovered = store.recover().unwrap();
+    let waiting: Vec<_> = recovered.waiting.iter().map(|e| (e.id, e.seq)).collect();
+    let want = (1..=400).filter(|n| n % 3 != 0 && *n != 200);
+    assert_eq!(
+        waiting,
+        want.map(|n| (job_id(n), Seq(n))).collect::<Vec<_>>()
+    );
+    let open: Vec<JobId> = recovered.open.iter().map(|job| job.id).collect();
+    assert_eq!(open, [job_id(200)]);
+}
+
 #[cfg(unix)]
 #[test]
 fn the_file_is_readable_by_its_owner_alone() {
