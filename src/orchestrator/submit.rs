@@ -233,12 +233,12 @@ impl Orchestrator {
         if new.is_empty() || !has_say {
             return Ok(vec![None; new.len()]);
         }
-        let asking = |new: &Box<NewJob>| Asking {
+        let asking = |new: &NewJob| Asking {
             payer: Payer::of(&new.job.user_id, new.job.key_id),
             model: new.job.model.clone(),
             worst: new.job.worst,
         };
-        let jobs: Vec<Asking> = new.iter().map(asking).collect();
+        let jobs: Vec<Asking> = new.iter().map(|new| asking(new)).collect();
         let mut refusals = self
             .ask(|refs, reply| {
                 let jobs = jobs.clone();

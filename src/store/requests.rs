@@ -8,6 +8,16 @@ use crate::model::{Request, Seq};
 
 type Bytes = &'static [u8];
 
+/// A row of which a request goes.
+pub(super) struct Without {
+    /// Its key, which stays.
+    pub(super) key: u64,
+    /// What is left; `None`: it had no other.
+    pub(super) rest: Option<Vec<u8>>,
+    /// How many bytes go.
+    pub(super) bytes: u64,
+}
+
 /// The requests of all jobs.
 pub(super) struct Requests<'v>(Merged<'v, u64, Bytes>);
 
@@ -26,21 +36,20 @@ impl<'v> Requests<'v> {
         body.map(packs::parsed).transpose()
     }
 
-    /// The row without that of the job in this place, and the key of both; `None` in the place of the row: it had no other.
-    /// Answers also how many bytes go.
-    pub(super) fn without(&self, seq: Seq) -> Result<Option<(u64, Option<Vec<u8>>, u64)>> {
+    /// What is left when that of the job in this place goes; `None`: it is not here.
+    pub(super) fn without(&self, seq: Seq) -> Result<Option<Without>> {
         let Some((first, row)) = self.0.floor(seq.0)? else {
             return Ok(None);
         };
-        let (first, row) = (first.value(), row.value());
-        let pack = Pack::read(first, row)?;
+        let (key, row) = (first.value(), row.value());
+        let pack = Pack::read(key, row)?;
         let Some(gone) = pack.request(seq.0, row)? else {
             return Ok(None);
         };
         let bytes = gone.len() as u64;
         let rest = pack.others(seq.0, row)?;
         let rest = (!rest.is_empty()).then(|| packs::written(&rest));
-        Ok(Some((first, rest, bytes)))
+        Ok(Some(Without { key, rest, bytes }))
     }
 
     /// The key of each row, and the places that it has.

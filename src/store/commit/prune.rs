@@ -6,6 +6,7 @@ use onelane_core::rows::{Finishes, Logged};
 use super::Transaction;
 use crate::model::{CallRecord, Job, JobId};
 use crate::store::error::{FileError, Result};
+use crate::store::requests::Without;
 use crate::store::{finished, schema};
 
 impl Finishes for Transaction<'_> {
@@ -110,7 +111,12 @@ impl Transaction<'_> {
             true => None,
             false => finished::readable(self.requests()?.without(job.seq))?.flatten(),
         };
-        if let Some((key, rest, gone)) = without {
+        if let Some(Without {
+            key,
+            rest,
+            bytes: gone,
+        }) = without
+        {
             bytes += gone;
             match rest {
                 Some(rest) => self.set(schema::REQUESTS, key, &rest.as_slice()),

@@ -596,7 +596,7 @@ fn a_damaged_page_ends_no_look_in_a_backtrace_and_what_is_left_is_given() {
     let (place, simulator) = world();
     let daemon = Daemon::start(&place, &simulator);
     let jobs: Vec<Value> = (0..200)
-        .map(|n| json!({"prompt": format!("{n} {}", "x".repeat(500))}))
+        .map(|n| json!({"prompt": format!("{n} {}", "x".repeat(1_500))}))
         .collect();
     daemon.post("/api/glm/jobs", &Value::from(jobs), 202);
     until("all are done", || daemon.count("status=completed") == 200);

@@ -144,7 +144,7 @@ fn beside_keys_users_take_turns_from_the_change_on_that_says_so() {
     let turns = |tokens| with_keys(settings(order(tokens, 0), None), &[1]);
     let job = |seq, user: &str| entry_with(seq, 0, |job| job.user_id = user.into());
     for (before, after, want) in [(1, 0, [1, 2, 3]), (0, 1, [1, 3, 2])] {
-        let jobs = vec![job(1, "u"), job(2, "u"), job(3, "v")];
+        let jobs = [job(1, "u"), job(2, "u"), job(3, "v")];
         let mut line = Queue::from_entries(jobs.iter().collect(), &turns(before), NOW);
         line.configure(&turns(after));
         let order = drain(&mut line).into_iter().map(|(_, seq)| seq);
