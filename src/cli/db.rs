@@ -327,8 +327,7 @@ fn compact(args: &StoreArgs, json: bool) -> Result<Exit, CliError> {
     let mut offline = offline::open(args)?;
     let before = offline.file_bytes();
     offline.store.compact()?;
-    let after = offline.file_bytes();
-    let path = &offline.path;
+    let (path, after) = offline.closed();
     let answer = json!({"path": path, "bytesBefore": before, "bytesAfter": after});
     super::answer(json, &answer, |_| {
         format!("{path}: {before} bytes before, {after} bytes after")

@@ -181,8 +181,19 @@ impl Offline {
 
     /// The bytes of the file.
     pub(crate) fn file_bytes(&self) -> u64 {
-        std::fs::metadata(Path::new(&self.path)).map_or(0, |file| file.len())
+        bytes_of(&self.path)
     }
+
+    /// Closes the store, which gives room back that was there for writing alone; where it was, and the bytes of its file then.
+    pub(crate) fn closed(self) -> (String, u64) {
+        drop(self.store);
+        let bytes = bytes_of(&self.path);
+        (self.path, bytes)
+    }
+}
+
+fn bytes_of(path: &str) -> u64 {
+    std::fs::metadata(Path::new(path)).map_or(0, |file| file.len())
 }
 
 /// `onelane config unset`: takes a stored change back.

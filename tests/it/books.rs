@@ -458,6 +458,8 @@ fn db_compact_gives_space_back_and_loses_nothing() {
     let told = place.json("db compact --json");
     let (was, is) = (told["bytesBefore"].as_u64(), told["bytesAfter"].as_u64());
     assert!(is.unwrap() < was.unwrap(), "{told}");
+    let bytes = std::fs::metadata(place.store()).unwrap().len();
+    assert_eq!(is, Some(bytes), "what the file takes once it is closed");
     place.ends("db check", 0);
     assert_eq!(place.run("db export --what jobs").stdout, before);
 }
