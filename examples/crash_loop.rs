@@ -128,7 +128,7 @@ fn main() -> ExitCode {
         println!("{report}\n");
     }
     if done >= ENOUGH
-        && let Err(missed) = report.has_met_all()
+        && let Err(missed) = has_met_all(&report)
     {
         println!("{missed}: it has to be killed more often, or on a machine with less to do");
         return ExitCode::FAILURE;
@@ -138,4 +138,22 @@ fn main() -> ExitCode {
         began.elapsed().as_secs()
     );
     ExitCode::SUCCESS
+}
+
+/// Whether everybody has met what they are there for. One loop of some dozen kills does not see to it, or of a hundred on
+/// a busy machine, which does little in a life.
+fn has_met_all(report: &Report) -> Result<(), &'static str> {
+    let streams = &report.streams;
+    let met = [
+        (streams.lost_in_the_middle, "no stream was torn by a kill"),
+        (streams.cut, "GLM cut no stream"),
+        (streams.given_up, "no job died with its client"),
+        (report.results, "no batch ended"),
+        (report.refused, "no bound of a key was met"),
+        (report.shown_in_vain, "no dead key was shown"),
+    ];
+    match met.iter().find(|(times, _)| *times == 0) {
+        Some((_, missed)) => Err(missed),
+        None => Ok(()),
+    }
 }

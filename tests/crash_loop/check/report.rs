@@ -114,25 +114,6 @@ impl Report {
             assert!(self.ran_after_others > 0, "no chain was tried");
         }
     }
-
-    /// Whether everybody has met what they are there for. One loop of some dozen kills does not see to it, or of a hundred on
-    /// a busy machine, which does little in a life.
-    #[allow(dead_code, reason = "the example alone goes on for so long")]
-    pub(crate) fn has_met_all(&self) -> Result<(), &'static str> {
-        let streams = &self.streams;
-        let met = [
-            (streams.lost_in_the_middle, "no stream was torn by a kill"),
-            (streams.cut, "GLM cut no stream"),
-            (streams.given_up, "no job died with its client"),
-            (self.results, "no batch ended"),
-            (self.refused, "no bound of a key was met"),
-            (self.shown_in_vain, "no dead key was shown"),
-        ];
-        match met.iter().find(|(times, _)| *times == 0) {
-            Some((_, missed)) => Err(missed),
-            None => Ok(()),
-        }
-    }
 }
 
 impl fmt::Display for Report {

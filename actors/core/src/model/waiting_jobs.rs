@@ -69,11 +69,15 @@ impl WaitingJobs {
         true
     }
 
-    /// Takes a job in that stands behind all others, and whose id nobody else has, as rows of a store do. One that does
-    /// not is left out.
+    /// Takes a job in whose id nobody else has, as rows of a store do: it is looked for by its place alone, and not at all
+    /// where it stands behind the others of its block.
     pub fn push<N: AsRef<str>>(&mut self, entry: &JobEntry<N>) {
-        let latest = self.blocks.last().and_then(Block::last);
-        if self.free.is_empty() && latest.is_none_or(|latest| latest < entry.seq) {
+        let (number, _) = parted(entry.seq);
+        let latest = self.blocks.last().filter(|block| block.number == number);
+        let is_behind = latest
+            .and_then(Block::last)
+            .is_some_and(|latest| latest < entry.seq);
+        if is_behind || self.at(entry.seq).is_none() {
             self.put(entry);
         }
     }

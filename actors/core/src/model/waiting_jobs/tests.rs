@@ -198,11 +198,28 @@ fn among_many_each_is_found_by_its_id() {
         assert_eq!(jobs.has(id(n)), n % 3 == 0, "{n}");
     }
     jobs.push(&entry(0));
-    assert_eq!(
-        jobs.len() as u64,
-        many,
-        "it does not stand behind the others"
-    );
+    assert_eq!(jobs.len() as u64, many, "its place is taken");
+}
+
+#[test]
+fn a_job_that_comes_out_of_its_order_is_taken_in_once() {
+    let entry = |n: u64| JobEntry {
+        id: crate::testing::sample::job_id(n),
+        seq: Seq(n),
+        ..crate::testing::sample::new_job(1).job.entry()
+    };
+    let mut jobs = WaitingJobs::new();
+    let order = [200, 5, 201, 3, 70, 5, 200, 64];
+    order.iter().for_each(|n| jobs.push(&entry(*n)));
+    let places: Vec<u64> = jobs.iter().map(|job| job.seq.0).collect();
+    assert_eq!(places, [3, 5, 64, 70, 200, 201]);
+    for n in places {
+        assert_eq!(
+            jobs.remove(entry(n).id).map(|(job, _)| job.seq),
+            Some(Seq(n))
+        );
+    }
+    assert!(jobs.is_empty());
 }
 
 #[test]
