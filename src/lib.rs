@@ -60,6 +60,7 @@
 //! | [`statistics`] | usage summed by day or month, model and user |
 //! | [`export`] | a store's content as JSON lines or CSV |
 //! | [`system`] | the machine's clock and ids, behind [`ports::Clock`] and [`ports::Ids`] |
+//! | [`tls`] | whom clients trust |
 //! | [`webhooks`] | facts told to others over HTTP, signed and repeated until they arrive |
 //! | [`simulator`] | a GLM-shaped server with a script of faults |
 //! | [`protocol`] | what the actors say to each other: plain message submission |
@@ -110,6 +111,7 @@ pub mod simulator;
 pub mod statistics;
 pub mod store;
 pub mod system;
+pub mod tls;
 mod trust;
 mod views;
 pub mod webhooks;

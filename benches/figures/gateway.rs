@@ -168,7 +168,7 @@ impl Gateway {
 }
 
 fn client() -> reqwest::Client {
-    let client = reqwest::Client::builder().no_proxy().http1_only();
+    let client = onelane::tls::client().unwrap().no_proxy().http1_only();
     client.tcp_nodelay(true).build().unwrap()
 }
 

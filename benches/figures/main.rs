@@ -238,7 +238,8 @@ mod lane {
 
     /// The baseline: one task on a thread of its own, one call after the other, the answer read and parsed, nothing stored.
     async fn bare_loop(base_url: String, calls: usize) {
-        let client = reqwest::Client::builder()
+        let client = onelane::tls::client()
+            .unwrap()
             .no_proxy()
             .http1_only()
             .tcp_nodelay(true)

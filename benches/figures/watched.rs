@@ -23,7 +23,7 @@ const ROUNDS: usize = 7;
 /// Watches until it is aborted, and counts the pages that it was given.
 fn watch(address: SocketAddr, pages: Arc<AtomicUsize>) -> JoinHandle<()> {
     tokio::spawn(async move {
-        let client = reqwest::Client::builder().no_proxy().build().unwrap();
+        let client = onelane::tls::client().unwrap().no_proxy().build().unwrap();
         let url = |path: &str| format!("http://{address}{path}");
         let stream = client.get(url("/desk/live")).send().await.unwrap();
         let mut stream = stream.error_for_status().unwrap();

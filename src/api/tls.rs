@@ -4,7 +4,6 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
-use tokio_rustls::rustls::crypto::aws_lc_rs;
 use tokio_rustls::rustls::pki_types::pem::{self, PemObject as _};
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio_rustls::rustls::version::{TLS12, TLS13};
@@ -149,7 +148,7 @@ impl Files {
                 _ => NO_PEM.to_owned(),
             })
         })?;
-        let provider = Arc::new(aws_lc_rs::default_provider());
+        let provider = crate::tls::provider();
         // Whose fault it is can't be seen later.
         let loaded = provider.key_provider.load_private_key(key.clone_key());
         loaded.map_err(|error| of_key(format!("can't be used: {error}")))?;

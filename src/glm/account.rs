@@ -143,8 +143,9 @@ impl AccountDesk {
                 .referer(false)
                 .pool_idle_timeout(IDLE)
                 .user_agent(concat!("onelane/", env!("CARGO_PKG_VERSION")));
-            let client = self.route.on(client).build();
-            client.map_err(|error| format!("the HTTP client can't be built: {}", words(&error)))
+            let client = self.route.on(client);
+            let built = client.and_then(|client| Ok(client.build()?));
+            built.map_err(|error| error.to_string())
         });
         built.as_ref().map_err(Clone::clone)
     }

@@ -7,6 +7,7 @@ use onelane_core::model::{Failure, FailureClass, code, limits};
 
 use super::connect::ConnectTimedOut;
 use super::exchange::{Timeout, causes, is_end_of_connection};
+use crate::tls::NoTrust;
 
 /// The HTTP client can't be built: no TLS roots, for one.
 #[derive(Debug, thiserror::Error)]
@@ -16,6 +17,12 @@ pub struct HttpGlmError(String);
 impl From<reqwest::Error> for HttpGlmError {
     fn from(error: reqwest::Error) -> Self {
         Self(words(&error))
+    }
+}
+
+impl From<NoTrust> for HttpGlmError {
+    fn from(error: NoTrust) -> Self {
+        Self(error.to_string())
     }
 }
 

@@ -193,7 +193,7 @@ fn client(route: &Route, idle_ms: u64, keeps: bool) -> Result<Client, HttpGlmErr
         .pool_max_idle_per_host(usize::from(kept))
         .pool_idle_timeout(Duration::from_millis(idle_ms))
         .user_agent(concat!("onelane/", env!("CARGO_PKG_VERSION")));
-    route.on(client).build().map_err(HttpGlmError::from)
+    route.on(client)?.build().map_err(HttpGlmError::from)
 }
 
 #[cfg(test)]

@@ -6,7 +6,10 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 
 use onelane_core::model::Secret;
-use reqwest::{Certificate, ClientBuilder, Proxy, Url};
+use reqwest::{ClientBuilder, Proxy, Url};
+
+use super::fault::HttpGlmError;
+use crate::tls::Trust;
 
 /// How calls reach GLM. Its debug form tells no password.
 #[derive(Debug, Clone, Default)]
@@ -19,7 +22,8 @@ pub struct Route {
     /// Hosts that are reached straight.
     straight: Vec<String>,
     ca_file: Option<PathBuf>,
-    certificates: Vec<Certificate>,
+    /// `None`: the system's authorities alone are trusted.
+    trust: Option<Trust>,
 }
 
 /// A proxy, and who named it.
@@ -97,20 +101,8 @@ impl Route {
 
     /// Trusts the authorities of a PEM file, too. The error follows on the name of the setting.
     pub(crate) fn trusting(mut self, file: PathBuf) -> Result<Self, String> {
-        let shown = file.display();
-        let pem = std::fs::read(&file).map_err(|e| format!("{shown} can't be read: {e}"))?;
-        let certificates = Certificate::from_pem_bundle(&pem).unwrap_or_default();
-        if certificates.is_empty() {
-            let problem = "holds no certificate; give a file in PEM, with BEGIN CERTIFICATE in it";
-            return Err(format!("{shown} {problem}"));
-        }
         // What can't be used is known at the start.
-        let tried = reqwest::Client::builder().no_proxy();
-        let tried = tried.tls_certs_merge(certificates.clone()).build();
-        if tried.is_err() {
-            return Err(format!("{shown} holds a certificate that can't be used"));
-        }
-        self.certificates = certificates;
+        self.trust = Some(Trust::of_file(&file)?);
         self.ca_file = Some(file);
         Ok(self)
     }
@@ -133,22 +125,22 @@ impl Route {
     }
 
     /// The same client, on this way.
-    pub fn on(&self, client: ClientBuilder) -> ClientBuilder {
-        let client = match self.certificates.is_empty() {
-            true => client,
-            false => client.tls_certs_merge(self.certificates.clone()),
+    pub fn on(&self, client: ClientBuilder) -> Result<ClientBuilder, HttpGlmError> {
+        let client = match &self.trust {
+            Some(trust) => trust.on(client),
+            None => Trust::of_system()?.on(client),
         };
         // Never the system's own, which would be for every host.
         let client = client.no_proxy();
         if self.proxy.is_none() && self.https.is_none() && self.http.is_none() {
-            return client;
+            return Ok(client);
         }
         let route = self.clone();
         let proxy = Proxy::custom(move |url| {
             let hop = route.hop(url)?;
             Url::parse(hop.url.expose()).ok()
         });
-        client.proxy(proxy)
+        Ok(client.proxy(proxy))
     }
 
     /// What to tell an operator of the way to this base URL; `None`: nothing is special.

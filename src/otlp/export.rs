@@ -28,6 +28,7 @@ use reqwest::Url;
 use tokio::runtime::Handle;
 
 use super::settings::{OtlpSection, pairs};
+use crate::tls::{NoTrust, Trust};
 
 /// Spans or log records of one request.
 pub(super) const BATCH_MAX: usize = 512;
@@ -38,6 +39,9 @@ pub enum OtlpError {
     /// The HTTP client can't be built.
     #[error("the HTTP client for otlp.endpoint can't be built: {0}")]
     Client(#[from] reqwest::Error),
+    /// There is nobody to trust.
+    #[error("the HTTP client for otlp.endpoint can't be built: {0}")]
+    Trust(#[from] NoTrust),
     /// The library refuses the configuration.
     #[error("nothing can be exported to otlp.endpoint: {0}")]
     Exporter(#[from] ExporterBuildError),
@@ -280,9 +284,10 @@ impl Client {
             .user_agent(concat!("onelane/", env!("CARGO_PKG_VERSION")));
         // As everywhere, this machine is reached straight.
         let client = match is_here(section) {
-            true => client.no_proxy().build()?,
-            false => client.build()?,
+            true => client.no_proxy(),
+            false => client,
         };
+        let client = Trust::of_system()?.on(client).build()?;
         let runtime = Handle::try_current().map_err(|_| OtlpError::NoRuntime)?;
         Ok(Self { client, runtime })
     }

@@ -15,6 +15,7 @@ use reqwest::{Client, ClientBuilder, Response};
 
 use super::sign::{SigningKeys, seconds};
 use crate::glm::retry_after_ms;
+use crate::tls::Trust;
 
 /// Bytes of an answer that are read, so that the connection can be used again; a longer answer ends
 /// with its connection.
@@ -88,9 +89,9 @@ impl HttpSender {
     #[must_use]
     pub fn new(rules: CallbackRules, timeout: Duration) -> Self {
         let built = |builder: ClientBuilder| {
-            builder
-                .build()
-                .map_err(|error| format!("the HTTP client can't be built: {error}"))
+            let unbuilt = |error: &dyn Error| format!("the HTTP client can't be built: {error}");
+            let trust = Trust::of_system().map_err(|error| unbuilt(&error))?;
+            trust.on(builder).build().map_err(|error| unbuilt(&error))
         };
         let resolver = Arc::new(CheckedResolver(rules.clone()));
         Self {

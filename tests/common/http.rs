@@ -42,7 +42,8 @@ impl Http {
                 .enable_all()
                 .build()
                 .unwrap(),
-            client: reqwest::Client::builder()
+            client: onelane::tls::client()
+                .unwrap()
                 .no_proxy()
                 .timeout(PATIENCE)
                 .build()

@@ -131,7 +131,7 @@ impl World {
         Running {
             address,
             lane,
-            client: reqwest::Client::builder().no_proxy().build().unwrap(),
+            client: crate::tls::client().unwrap().no_proxy().build().unwrap(),
             stop: Some(stop),
             task,
         }

@@ -685,7 +685,7 @@ async fn connections_that_all_have_requests_leave_some_for_operators_alone() {
     };
     let mut api = Running::with(few).await;
     // Each request on a connection of its own: a kept one might have to make way.
-    let client = reqwest::Client::builder().no_proxy();
+    let client = crate::tls::client().unwrap().no_proxy();
     api.client = client.pool_max_idle_per_host(0).build().unwrap();
     let mut others = Vec::new();
     let asks_first = b"POST /api/glm/jobs HTTP/1.1\r\nhost: localhost\r\n\

@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use onelane::model::Secret;
-use reqwest::{Certificate, Method};
+use onelane::tls::Trust;
+use reqwest::Method;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
@@ -89,6 +90,10 @@ impl Query {
     }
 }
 
+fn unbuilt(error: &dyn std::error::Error) -> CliError {
+    CliError::usage(format!("the HTTP client can't be built: {error}"))
+}
+
 impl Daemon {
     /// The daemon that flags, environment and contexts name. Nothing is sent yet.
     pub(crate) fn of(target: &Target) -> Result<Self, CliError> {
@@ -127,24 +132,16 @@ impl Daemon {
                 ));
             }
         };
-        if let Some(file) = &place.ca_file {
-            let shown = file.display();
-            let wrong = |problem: String| {
-                CliError::usage(format!("{shown} {problem}")).help(
+        let trust = if let Some(file) = &place.ca_file {
+            Trust::of_file(file).map_err(|problem| {
+                CliError::usage(problem).help(
                     "give a PEM file with the authority of the daemon's certificate by --ca-file",
                 )
-            };
-            let pem = std::fs::read(file).map_err(|e| wrong(format!("can't be read: {e}")))?;
-            let certificates = Certificate::from_pem_bundle(&pem).unwrap_or_default();
-            if certificates.is_empty() {
-                return Err(wrong("holds no certificate".to_owned()));
-            }
-            http = http.tls_certs_merge(certificates);
-        }
-        let http = http.build().map_err(|error| {
-            CliError::usage(format!("the HTTP client can't be built: {error}"))
-                .help("check --ca-file")
-        })?;
+            })?
+        } else {
+            Trust::of_system().map_err(|error| unbuilt(&error))?
+        };
+        let http = trust.on(http).build().map_err(|error| unbuilt(&error))?;
         Ok(Self { http, base, place })
     }
 

@@ -127,7 +127,7 @@ async fn glm(loaded: &Loaded, findings: &mut Findings) {
     let client = match loaded.route() {
         Ok(route) => route
             .on(reqwest::Client::builder().timeout(GLM_WITHIN))
-            .build(),
+            .and_then(|client| Ok(client.build()?)),
         Err(error) => {
             findings.fail("glm", CliError::usage(error.to_string()));
             return;

@@ -55,7 +55,8 @@ pub(super) struct Browser {
 
 impl Browser {
     pub(super) fn of(api: &Api) -> Self {
-        let client = reqwest::Client::builder()
+        let client = onelane::tls::client()
+            .unwrap()
             .no_proxy()
             .redirect(Policy::none())
             .timeout(PATIENCE)

@@ -89,7 +89,8 @@ impl Api {
         let task = tokio::spawn(server.run(stop.clone().cancelled_owned(), PATIENCE));
         Self {
             address,
-            client: reqwest::Client::builder()
+            client: onelane::tls::client()
+                .unwrap()
                 .no_proxy()
                 .timeout(PATIENCE)
                 .build()

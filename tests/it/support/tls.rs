@@ -8,8 +8,9 @@ use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair}
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
-use tokio_rustls::rustls::crypto::aws_lc_rs;
+use tokio_rustls::rustls::crypto::ring;
 use tokio_rustls::rustls::pki_types::ServerName;
+use tokio_rustls::rustls::version::{TLS12, TLS13};
 use tokio_rustls::rustls::{ClientConfig, RootCertStore, SupportedProtocolVersion};
 
 /// Whom the tests' clients trust.
@@ -41,9 +42,17 @@ impl Authority {
 
     /// A client of `reqwest` that trusts it alone.
     pub(crate) fn client(&self) -> reqwest::Client {
-        let authority = reqwest::Certificate::from_pem(self.0.pem().as_bytes()).unwrap();
+        let config = self.config(&[&TLS13, &TLS12]);
         let client = reqwest::Client::builder().no_proxy();
-        client.tls_certs_only([authority]).build().unwrap()
+        client.tls_backend_preconfigured(config).build().unwrap()
+    }
+
+    fn config(&self, versions: &[&'static SupportedProtocolVersion]) -> ClientConfig {
+        let mut roots = RootCertStore::empty();
+        roots.add(self.0.der().clone()).unwrap();
+        let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()));
+        let config = config.with_protocol_versions(versions).unwrap();
+        config.with_root_certificates(roots).with_no_client_auth()
     }
 
     /// A connection that asks for these protocols in these versions of TLS.
@@ -53,12 +62,7 @@ impl Authority {
         protocols: &[&str],
         versions: &[&'static SupportedProtocolVersion],
     ) -> std::io::Result<TlsStream<TcpStream>> {
-        let mut roots = RootCertStore::empty();
-        roots.add(self.0.der().clone()).unwrap();
-        let provider = Arc::new(aws_lc_rs::default_provider());
-        let config = ClientConfig::builder_with_provider(provider);
-        let config = config.with_protocol_versions(versions).unwrap();
-        let mut config = config.with_root_certificates(roots).with_no_client_auth();
+        let mut config = self.config(versions);
         config.alpn_protocols = protocols.iter().map(|p| p.as_bytes().to_vec()).collect();
         let name = ServerName::try_from("localhost").unwrap();
         let stream = TcpStream::connect(address).await?;

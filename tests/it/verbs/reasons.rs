@@ -26,7 +26,7 @@ impl Looker {
             .enable_all()
             .build()
             .unwrap();
-        let client = reqwest::Client::builder().no_proxy();
+        let client = onelane::tls::client().unwrap().no_proxy();
         let client = client.redirect(reqwest::redirect::Policy::none());
         let client = client.build().unwrap();
         let login = client
