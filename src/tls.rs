@@ -64,7 +64,6 @@ impl Trust {
     }
 
     /// The same client, with this trust.
-    #[must_use]
     pub fn on(&self, client: ClientBuilder) -> ClientBuilder {
         client.tls_backend_preconfigured(self.0.clone())
     }

@@ -1,6 +1,7 @@
 //! Making one call: what a caller does with an order, from the settings that it was sent with to what came of it.
 
-use std::sync::{Arc, OnceLock};
+use std::fmt;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use ractor::rpc::CallResult;
@@ -10,14 +11,15 @@ use tokio_util::sync::CancellationToken;
 
 use crate::Ports;
 use crate::marks::{Marks, millis};
-use crate::ports::{GlmCall, GlmOutcome, Issued, StoreError, TaskOutcome};
+use crate::ports::{CallEnd, CallFuture, GlmCall, GlmOutcome, Issued, StoreError, TaskOutcome};
 use crate::protocol::{CommitReply, CommitRequest, RunOrder, StoreMsg};
 use crate::relay::Relay;
 use crate::runtime::Runtime;
-use onelane_core::judge::conclude::Finished;
+use onelane_core::judge::conclude::{Finished, is_plain};
 use onelane_core::model::model_name::is_model;
 use onelane_core::model::{
-    AsyncTask, AttemptPhase, Dispatch, Job, Parts, Sessions, Timestamp, Transition, Usage, limits,
+    AsyncTask, AttemptPhase, Dispatch, Job, Parts, PassedHeaders, Sessions, Settings, Timestamp,
+    Transition, Usage, limits,
 };
 use onelane_core::money::estimate;
 use onelane_core::scheduler::slot::attempt_of;
@@ -62,26 +64,56 @@ impl Drop for Told {
 /// Between two tries to put a task on a disk that is full.
 const ROOM_WAIT: Duration = Duration::from_secs(1);
 
-/// What calls are made with.
-pub(crate) struct CallMaker {
-    pub(crate) ports: Ports,
-    /// Where the store of the moment is found: a task's id must be on disk before its answer is waited
-    /// for, whichever actors were restarted meanwhile.
-    pub(crate) runtime: watch::Receiver<Runtime>,
+/// A call that lacks nothing but its moment: its request is written.
+pub(crate) struct ReadyCall {
+    /// Where it goes, as it is told.
+    endpoint: String,
+    /// Whether its job bounds its time further than the settings do.
+    bounded_by_job: bool,
+    relay: Option<Arc<Relay>>,
+    call_ids: Arc<OnceLock<PassedHeaders>>,
+    marks: Arc<Marks>,
+    /// Taken out once, without waiting: whoever only looks at an order may share it all the same.
+    way: Mutex<Way>,
 }
 
-impl CallMaker {
-    /// Makes the call.
-    pub(crate) async fn run(&self, order: RunOrder) -> Finished {
-        let RunOrder {
-            dispatch,
-            settings,
-            abort,
-            out: _out,
-        } = order;
-        let attempt = attempt_of(&dispatch);
+/// How a call is made.
+enum Way {
+    Call(CallFuture),
+    Task(Box<GlmCall>),
+}
+
+impl fmt::Debug for ReadyCall {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ReadyCall")
+            .field("endpoint", &self.endpoint)
+            .finish_non_exhaustive()
+    }
+}
+
+impl ReadyCall {
+    /// The call, made ready before its time. `None`: what it may take follows from the moment at which it goes out.
+    pub(crate) fn ahead(
+        ports: &Ports,
+        dispatch: &Dispatch,
+        settings: &Settings,
+        abort: &CancellationToken,
+    ) -> Option<Self> {
+        let now = ports.clock.now();
+        let is_free = dispatch.job.deadline.is_none();
+        is_free.then(|| Self::new(ports, dispatch, settings, abort, now))
+    }
+
+    /// The call as it goes out at this moment.
+    fn new(
+        ports: &Ports,
+        dispatch: &Dispatch,
+        settings: &Settings,
+        abort: &CancellationToken,
+        now: Timestamp,
+    ) -> Self {
+        let attempt = attempt_of(dispatch);
         let job = &dispatch.job;
-        let now = self.ports.clock.now();
         let is_async_model = |model: &String| is_model(model, job.sent_to());
         let wants_task = settings.glm.async_models.iter().any(is_async_model);
         let is_async = job.task.is_some() || (wants_task && job.face.has_tasks());
@@ -97,19 +129,21 @@ impl CallMaker {
         if let Some(deadline) = job.deadline {
             timeouts.total_ms = timeouts.total_ms.min(deadline.since(now).max(1));
         }
-        let bounded_by_job = timeouts.total_ms < configured_ms;
-        let begun = Instant::now();
         // A task has no pieces.
         let streams = !is_async && dispatch.request.streams();
-        let relay = streams.then(|| self.ports.relays.to_write(job.id, begun));
-        let told = Told(relay.clone());
+        let relay = streams.then(|| ports.relays.to_write(job.id));
         let call_ids = Arc::new(OnceLock::new());
         let marks = Arc::new(Marks::default());
+        let at = settings.glm.endpoint();
+        let endpoint = match is_async {
+            true => ports.glm.task_url(&at),
+            false => ports.glm.url(&at, job.face),
+        };
         let call = GlmCall {
             job_id: job.id,
             attempt,
             request_id: job.request_id(attempt),
-            endpoint: settings.glm.endpoint(),
+            endpoint: at,
             model: job.spelling(&settings.glm).to_owned(),
             request: Arc::clone(&dispatch.request),
             max_tokens: settings.glm.max_tokens,
@@ -117,37 +151,110 @@ impl CallMaker {
             timeouts,
             poll_ms: settings.glm.async_poll_ms,
             streams,
-            relay,
+            relay: relay.clone(),
             headers: job.headers.clone(),
             trace: job.trace.clone(),
             call_ids: Arc::clone(&call_ids),
             marks: Arc::clone(&marks),
             reuse: settings.glm.reuse,
             session: job.session_at_glm(settings.gateway.sessions).cloned(),
-            issued: Issued::of(Arc::clone(&self.ports.store)),
+            issued: Issued::of(Arc::clone(&ports.store)),
         };
-        let endpoint = if is_async {
-            self.ports.glm.task_url(&settings.glm.endpoint())
-        } else {
-            self.ports.glm.url(&settings.glm.endpoint(), job.face)
+        let way = match is_async {
+            true => Way::Task(Box::new(call)),
+            false => Way::Call(ports.glm.call(call, abort.clone())),
         };
-        let (outcome, task) = if abort.is_cancelled() {
+        Self {
+            endpoint,
+            bounded_by_job: timeouts.total_ms < configured_ms,
+            relay,
+            call_ids,
+            marks,
+            way: Mutex::new(way),
+        }
+    }
+}
+
+/// A call that is over, as far as the next one has to know.
+pub(crate) struct Ended {
+    pub(crate) dispatch: Arc<Dispatch>,
+    settings: Arc<Settings>,
+    endpoint: String,
+    bounded_by_job: bool,
+    delivered: bool,
+    estimate: Option<Usage>,
+    call_ids: PassedHeaders,
+    task: Option<AsyncTask>,
+    started_at: Timestamp,
+    response_time_ms: u64,
+    parts: Parts,
+    end: CallEnd,
+}
+
+impl Ended {
+    /// Whether it changes nothing that goes next: an answer of the model that was asked, in one call.
+    pub(crate) fn is_plain_success(&self) -> bool {
+        let CallEnd::Answer(answer) = &self.end else {
+            return false;
+        };
+        let sent_to = self.dispatch.job.sent_to();
+        is_plain(answer.model.as_deref(), self.task.as_ref(), sent_to)
+    }
+}
+
+/// What calls are made with.
+pub(crate) struct CallMaker {
+    pub(crate) ports: Ports,
+    /// Where the store of the moment is found: a task's id must be on disk before its answer is waited
+    /// for, whichever actors were restarted meanwhile.
+    pub(crate) runtime: watch::Receiver<Runtime>,
+}
+
+impl CallMaker {
+    /// Makes the call.
+    pub(crate) async fn run(&self, order: RunOrder) -> Ended {
+        let RunOrder {
+            dispatch,
+            settings,
+            abort,
+            ready,
+            out: _out,
+        } = order;
+        let job = &dispatch.job;
+        let now = self.ports.clock.now();
+        let ready =
+            ready.unwrap_or_else(|| ReadyCall::new(&self.ports, &dispatch, &settings, &abort, now));
+        let ReadyCall {
+            endpoint,
+            bounded_by_job,
+            relay,
+            call_ids,
+            marks,
+            way,
+        } = ready;
+        let way = way.into_inner().unwrap_or_else(PoisonError::into_inner);
+        let begun = Instant::now();
+        if let Some(relay) = &relay {
+            relay.begins(begun);
+        }
+        let told = Told(relay);
+        let is_async = matches!(way, Way::Task(_));
+        let (end, task) = if abort.is_cancelled() {
             // A task was handed over by an earlier caller.
             let outcome = match &job.task {
                 Some(_) => GlmOutcome::Aborted,
                 None => GlmOutcome::NotSent,
             };
-            (outcome, job.task.clone())
-        } else if is_async {
-            self.run_as_task(job, call, abort).await
+            (outcome.into(), job.task.clone())
         } else {
-            (self.ports.glm.call(call, abort).await, None)
+            match way {
+                Way::Task(call) => {
+                    let (outcome, task) = self.run_as_task(job, *call, abort).await;
+                    (CallEnd::Outcome(outcome), task)
+                }
+                Way::Call(call) => (call.await, None),
+            }
         };
-        if let GlmOutcome::Answered(answer) = &outcome
-            && settings.gateway.sessions == Sessions::Derive
-        {
-            self.ports.conversations.note(job, answer);
-        }
         let told = told.end();
         let delivered = told.is_some();
         let first_token_ms = told.as_ref().and_then(|relay| relay.first_token_ms());
@@ -170,11 +277,10 @@ impl CallMaker {
         if let Some(relay) = told.filter(|relay| job.bound_to.is_none() || !relay.is_read()) {
             self.ports.relays.keep(job.id, relay);
         }
-        Finished {
-            job_id: job.id,
-            attempt,
-            endpoint,
+        Ended {
+            dispatch: Arc::clone(&dispatch),
             settings,
+            endpoint,
             bounded_by_job,
             delivered,
             estimate,
@@ -183,6 +289,32 @@ impl CallMaker {
             started_at: now,
             response_time_ms,
             parts,
+            end,
+        }
+    }
+
+    /// Reads the rest of what a call ended in.
+    pub(crate) fn finish(&self, ended: Ended) -> Finished {
+        let job = &ended.dispatch.job;
+        let outcome = ended.end.read();
+        if let GlmOutcome::Answered(answer) = &outcome
+            && ended.settings.gateway.sessions == Sessions::Derive
+        {
+            self.ports.conversations.note(job, answer);
+        }
+        Finished {
+            job_id: job.id,
+            attempt: attempt_of(&ended.dispatch),
+            endpoint: ended.endpoint,
+            settings: ended.settings,
+            bounded_by_job: ended.bounded_by_job,
+            delivered: ended.delivered,
+            estimate: ended.estimate,
+            call_ids: ended.call_ids,
+            task: ended.task,
+            started_at: ended.started_at,
+            response_time_ms: ended.response_time_ms,
+            parts: ended.parts,
             outcome: Arc::new(outcome),
         }
     }

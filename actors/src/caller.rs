@@ -16,7 +16,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::Ports;
-use crate::call::CallMaker;
+use crate::call::{CallMaker, Ended};
 use crate::next_up::NextUp;
 use crate::ports::GlmOutcome;
 use crate::protocol::{CallerMsg, CostMsg, QueueMsg, Report, RunOrder, Sample};
@@ -51,7 +51,7 @@ pub(crate) struct CallerState {
 struct UnderWay {
     dispatch: Arc<Dispatch>,
     begun: Instant,
-    call: Pin<Box<dyn Future<Output = Finished> + Send>>,
+    call: Pin<Box<dyn Future<Output = Ended> + Send>>,
 }
 
 impl UnderWay {
@@ -67,8 +67,8 @@ impl UnderWay {
     /// Has it go as far as it goes now: its request is handed to the connection.
     async fn set_out(&mut self) {
         let early = poll_fn(|cx| Poll::Ready(self.call.as_mut().poll(cx))).await;
-        if let Poll::Ready(finished) = early {
-            self.call = Box::pin(ready(finished));
+        if let Poll::Ready(ended) = early {
+            self.call = Box::pin(ready(ended));
         }
     }
 }
@@ -131,28 +131,31 @@ impl CallerState {
     async fn make_calls(&mut self, order: RunOrder) {
         let mut under_way = UnderWay::of(order, &self.maker);
         loop {
-            let finished = under_way.call.as_mut().await;
-            let ended = (Instant::now(), self.maker.ports.clock.now());
-            let outcome = Arc::clone(&finished.outcome);
-            let Some(order) = self.next_after(&finished, &under_way.dispatch) else {
+            let ended = under_way.call.as_mut().await;
+            let at = (Instant::now(), self.maker.ports.clock.now());
+            let Some(order) = self.next_after(&ended) else {
+                let finished = self.maker.finish(ended);
+                let outcome = Arc::clone(&finished.outcome);
                 self.report(finished, None);
                 // The queue says what goes next before this thread turns to the books.
                 tokio::task::yield_now().await;
-                return self.note(&under_way, &outcome, ended);
+                return self.note(&under_way, &outcome, at);
             };
             let mut next = UnderWay::of(*order, &self.maker);
             next.set_out().await;
             // The runtime would poll whom this tells before the connection that has to write the request.
             tokio::task::yield_now().await;
+            let finished = self.maker.finish(ended);
+            let outcome = Arc::clone(&finished.outcome);
             self.report(finished, Some(next.dispatch.job.id));
             let made = std::mem::replace(&mut under_way, next);
-            self.note(&made, &outcome, ended);
+            self.note(&made, &outcome, at);
         }
     }
 
     /// What lies ready to go on with, if nothing has to be decided first.
-    fn next_after(&self, finished: &Finished, dispatch: &Dispatch) -> Option<Box<RunOrder>> {
-        if !finished.is_plain_success(dispatch.job.sent_to()) {
+    fn next_after(&self, ended: &Ended) -> Option<Box<RunOrder>> {
+        if !ended.is_plain_success() {
             return None;
         }
         let order = self.next_up.take(self.slot)?;

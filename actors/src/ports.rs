@@ -373,7 +373,57 @@ pub struct GlmCall {
     pub issued: Issued,
 }
 
+/// How a call ended.
+#[derive(Debug)]
+pub enum CallEnd {
+    /// In this.
+    Outcome(GlmOutcome),
+    /// In an answer that came whole and is this call's own.
+    Answer(UnreadAnswer),
+}
+
+/// An answer of which that alone has been read by which the lane goes on. The rest is read while the next call is out.
+pub struct UnreadAnswer {
+    /// The model that it names.
+    pub model: Option<String>,
+    /// Reads the rest.
+    pub read: Box<dyn FnOnce() -> GlmOutcome + Send>,
+}
+
+impl fmt::Debug for UnreadAnswer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut shown = f.debug_struct("UnreadAnswer");
+        shown.field("model", &self.model).finish_non_exhaustive()
+    }
+}
+
+impl CallEnd {
+    /// All of it.
+    #[must_use]
+    pub fn read(self) -> GlmOutcome {
+        match self {
+            Self::Outcome(outcome) => outcome,
+            Self::Answer(answer) => (answer.read)(),
+        }
+    }
+}
+
+impl From<GlmOutcome> for CallEnd {
+    fn from(outcome: GlmOutcome) -> Self {
+        match outcome {
+            GlmOutcome::Answered(answer) => Self::Answer(UnreadAnswer {
+                model: answer.model.clone(),
+                read: Box::new(move || GlmOutcome::Answered(answer)),
+            }),
+            other => Self::Outcome(other),
+        }
+    }
+}
+
 /// The future of a call.
+pub type CallFuture = Pin<Box<dyn Future<Output = CallEnd> + Send>>;
+
+/// The future of a task's answer.
 pub type GlmFuture = Pin<Box<dyn Future<Output = GlmOutcome> + Send>>;
 
 /// The future of an asynchronous submission.
@@ -405,9 +455,10 @@ pub type AccountFuture<T> = Pin<Box<dyn Future<Output = Result<T, NotTold>> + Se
 
 /// GLM over some transport.
 pub trait Glm: Send + Sync + 'static {
-    /// Makes one call. It ends within its timeouts, never panics on what a server sends, and when
+    /// Makes one call. What does not depend on the moment of it is made ready at once, while the one before is open;
+    /// nothing is sent, and no time counts, before it is first polled. It ends within its timeouts, never panics on what a server sends, and when
     /// it has ended, by whatever way, the connection is either free for the next call or closed.
-    fn call(&self, call: GlmCall, abort: CancellationToken) -> GlmFuture;
+    fn call(&self, call: GlmCall, abort: CancellationToken) -> CallFuture;
 
     /// Hands a call over as a task of GLM's asynchronous API. Ends as [`Glm::call`] does. The id of an
     /// accepted task has letters, digits, `_` and `-` only, [`onelane_core::model::limits::TASK_ID_CHARS_MAX`]

@@ -37,6 +37,7 @@ use std::sync::Arc;
 use ractor::{ActorRef, RpcReplyPort};
 use tokio_util::sync::CancellationToken;
 
+use crate::call::ReadyCall;
 use crate::calls_out::CallOut;
 use crate::ports::{Decisions, Recovered, StoreError};
 use onelane_core::judge::conclude::Finished;
@@ -337,6 +338,8 @@ pub struct RunOrder {
     pub settings: Arc<Settings>,
     /// Cancelled when the call is to be closed.
     pub abort: CancellationToken,
+    /// The call itself, where it was made ready before its time.
+    pub(crate) ready: Option<ReadyCall>,
     /// Counts it as out until it is over.
     pub(crate) out: CallOut,
 }

@@ -19,6 +19,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::Ports;
 use crate::aborts::Aborts;
+use crate::call::ReadyCall;
 use crate::calls_out::{CallOut, CallsOut};
 use crate::next_up::NextUp;
 use crate::protocol::{
@@ -194,10 +195,12 @@ impl QueueState {
             Arc::ptr_eq(&order.dispatch, &dispatch) && Arc::ptr_eq(&order.settings, &self.settings)
         };
         let order = spare.filter(|order| is_same(order)).unwrap_or_else(|| {
+            let abort = CancellationToken::new();
             Box::new(RunOrder {
                 dispatch: Arc::clone(&dispatch),
                 settings: Arc::clone(&self.settings),
-                abort: CancellationToken::new(),
+                ready: ReadyCall::ahead(&self.ports, &dispatch, &self.settings, &abort),
+                abort,
                 out: self.calls_out.one_more(),
             })
         });

@@ -97,6 +97,11 @@ impl Relay {
         });
     }
 
+    /// The call begins whose answer it tells.
+    pub fn begins(&self, at: Instant) {
+        self.state.send_modify(|state| state.begun = Some(at));
+    }
+
     /// Whether readers may have begun.
     #[must_use]
     pub fn is_open(&self) -> bool {
@@ -283,12 +288,10 @@ impl Relays {
         self.lock().find(id, |_| true)
     }
 
-    /// The relay for an attempt of a job that begins at that moment: what an earlier one told is told.
+    /// The relay for an attempt of a job: what an earlier one told is told.
     #[must_use]
-    pub fn to_write(&self, id: JobId, begun: Instant) -> Arc<Relay> {
-        let relay = self.lock().find(id, |relay| !relay.is_open());
-        relay.state.send_modify(|state| state.begun = Some(begun));
-        relay
+    pub fn to_write(&self, id: JobId) -> Arc<Relay> {
+        self.lock().find(id, |relay| !relay.is_open())
     }
 
     /// Keeps an ended answer for readers that come back, as long as there is room.
@@ -390,7 +393,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn whoever_comes_late_reads_from_the_first_byte() {
         let relays = Relays::default();
-        let writer = relays.to_write(id(1), Instant::now());
+        let writer = relays.to_write(id(1));
         let mut early = relays.to_read(id(1)).reader();
         writer.open(head());
         let mut patience = Duration::from_secs(1);
@@ -445,14 +448,11 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn what_was_told_of_one_attempt_is_not_told_again_by_the_next() {
         let relays = Relays::default();
-        let first = relays.to_write(id(1), Instant::now());
-        assert!(
-            Arc::ptr_eq(&first, &relays.to_write(id(1), Instant::now())),
-            "nothing told"
-        );
+        let first = relays.to_write(id(1));
+        assert!(Arc::ptr_eq(&first, &relays.to_write(id(1))), "nothing told");
         first.open(head());
         first.give_up();
-        let second = relays.to_write(id(1), Instant::now());
+        let second = relays.to_write(id(1));
         assert!(!Arc::ptr_eq(&first, &second));
         assert!(Arc::ptr_eq(&second, &relays.to_read(id(1))));
         let (_, end) = rest(&mut first.reader()).await;
@@ -465,7 +465,7 @@ mod tests {
     fn ended_answers_are_kept_as_long_as_there_is_room() {
         let relays = Relays::default();
         for n in 0..3 {
-            let relay = relays.to_write(id(n), Instant::now());
+            let relay = relays.to_write(id(n));
             relay.open(head());
             relay.close(RelayEnd::Whole);
             relays.keep(id(n), relay);
@@ -479,7 +479,7 @@ mod tests {
         anew.open(head());
         relays.forget_ended(id(1));
         assert!(relays.to_read(id(1)).is_open(), "and comes already");
-        let large = relays.to_write(id(9), Instant::now());
+        let large = relays.to_write(id(9));
         large.open(head());
         let piece = Bytes::from(vec![b'x'; limits::RELAYS_KEPT_BYTES]);
         large.state.send_modify(|state| {
@@ -488,7 +488,7 @@ mod tests {
         });
         relays.keep(id(9), large);
         assert!(relays.to_read(id(0)).is_open(), "it fits");
-        let one_more = relays.to_write(id(10), Instant::now());
+        let one_more = relays.to_write(id(10));
         one_more.state.send_modify(|state| state.bytes = 1);
         relays.keep(id(10), one_more);
         assert!(!relays.to_read(id(9)).is_open(), "the room is used up");

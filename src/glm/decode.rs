@@ -29,9 +29,39 @@ pub(crate) fn decode(
     body: Bytes,
     reader: &Reader<'_>,
 ) -> GlmOutcome {
-    match outcome(status, headers, &body, reader) {
+    let outcome = outcome(status, headers, &body, reader);
+    received_with(outcome, headers, &body, reader)
+}
+
+/// What counts of an answer of the usual shape, in one pass; `None`: whatever came has to be looked at more closely.
+pub(super) fn usual_head(face: Face, status: u16, body: &[u8]) -> Option<Head> {
+    let success = (200..300).contains(&status);
+    success.then(|| form(face).head(&layers::text(body)))?
+}
+
+/// Reads the rest of a response whose head is known.
+pub(super) fn decode_with(
+    head: Head,
+    status: u16,
+    headers: &HeaderMap,
+    body: &[u8],
+    reader: &Reader<'_>,
+) -> GlmOutcome {
+    let text = layers::text(body);
+    let outcome = outcome_of(head, status, as_it_came(body, &text));
+    received_with(outcome, headers, body, reader)
+}
+
+/// What came instead of an answer stays with the failure.
+fn received_with(
+    outcome: GlmOutcome,
+    headers: &HeaderMap,
+    body: &[u8],
+    reader: &Reader<'_>,
+) -> GlmOutcome {
+    match outcome {
         GlmOutcome::Failed(failure, usage) => {
-            GlmOutcome::Failed(with_received(failure, headers, &body, reader), usage)
+            GlmOutcome::Failed(with_received(failure, headers, body, reader), usage)
         }
         other => other,
     }
@@ -296,6 +326,11 @@ pub(crate) fn invalid(status: u16, why: &str) -> Failure {
 /// Whether a call that did not end in an answer is in doubt: with usage, the bill is known.
 fn is_in_doubt(usage: &Usage) -> bool {
     !usage.is_reported()
+}
+
+/// Whether an answer with this head is one, however it ended.
+pub(super) fn is_answer(head: &Head, status: u16) -> bool {
+    failure_of(head, status).is_none()
 }
 
 /// An answer that ended in a way that makes it a failure.

@@ -2,8 +2,10 @@
 //! whatever was not finished is closed.
 
 use std::error::Error;
+use std::future::poll_fn;
 use std::io::{self, ErrorKind};
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -118,16 +120,23 @@ async fn run(
 
     let sending = gauge.watch(client.execute(request));
     tokio::pin!(sending);
+    let mut sent = poll_fn(|cx| Poll::Ready(sending.as_mut().poll(cx))).await;
+    if sent.is_pending() {
+        // The connection writes the request first, and what bounds the call is armed behind it.
+        tokio::task::yield_now().await;
+    }
     let response = loop {
+        match sent {
+            Poll::Ready(Ok(response)) => break response,
+            Poll::Ready(Err(error)) => {
+                let reused = gauge.stage() == Stage::Idle;
+                return Ended::NoResponse { error, reused };
+            }
+            Poll::Pending => {}
+        }
         tokio::select! {
             biased;
-            sent = &mut sending => match sent {
-                Ok(response) => break response,
-                Err(error) => {
-                    let reused = gauge.stage() == Stage::Idle;
-                    return Ended::NoResponse { error, reused };
-                }
-            },
+            result = &mut sending => sent = Poll::Ready(result),
             () = abort.cancelled() => return match gauge.stage() {
                 Stage::Connecting => Ended::NotSent,
                 _ => Ended::Aborted,

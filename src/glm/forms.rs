@@ -67,6 +67,8 @@ pub(super) struct Head {
     pub(super) usage: Usage,
     /// The model that the answer names.
     pub(super) model: Option<String>,
+    /// The call that the answer names, where it was looked for.
+    pub(super) request_id: Option<String>,
 }
 
 impl Form {

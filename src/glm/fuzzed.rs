@@ -8,9 +8,10 @@ use onelane_core::model::{Face, Failure, Request, Timestamp, Usage, limits};
 use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
 
 use super::classify::{CODE_CHARS_MAX, Reader, classify};
-use super::decode::decode;
+use super::decode::{decode, decode_with, is_answer, usual_head};
 use super::forms::{begins, events_of, said};
 use super::layers;
+use super::pool::named_id;
 use super::stream::Tells;
 use super::tasks::{Look, accepted, is_task_id, seen};
 use super::wire::body;
@@ -179,7 +180,9 @@ pub(crate) fn tasks(data: &[u8]) {
 /// Reads a response: an answer read again is the same, and so is one that came as the events of a stream.
 fn outcome(face: Face, came: &Came) {
     let reader = Came::reader(face);
-    let answer = match decode(came.status, &came.headers, came.body.clone(), &reader) {
+    let read = decode(came.status, &came.headers, came.body.clone(), &reader);
+    goes_on_by_its_head(face, came, &read);
+    let answer = match read {
         GlmOutcome::Answered(answer) => answer,
         GlmOutcome::Failed(failure, usage) => {
             counted(&usage);
@@ -212,6 +215,24 @@ fn outcome(face: Face, came: &Came) {
             "{face:?}: an answer counts as another one when it comes in pieces"
         );
     }
+}
+
+/// What the next call goes out by is what the whole response says when it is read.
+fn goes_on_by_its_head(face: Face, came: &Came, read: &GlmOutcome) {
+    let Some(head) = usual_head(face, came.status, &came.body) else {
+        return;
+    };
+    if let Some(id) = &head.request_id {
+        assert_eq!(Some(id), named_id(&came.body).as_ref());
+    }
+    let (is_answer, model) = (is_answer(&head, came.status), head.model.clone());
+    match read {
+        GlmOutcome::Answered(answer) => assert!(is_answer && answer.model == model),
+        _ => assert!(!is_answer, "went on with what is no answer: {read:?}"),
+    }
+    let (headers, reader) = (&came.headers, Came::reader(face));
+    let behind = decode_with(head, came.status, headers, &came.body, &reader);
+    assert_eq!(format!("{behind:?}"), format!("{read:?}"));
 }
 
 /// What only a call that was given up comes to.

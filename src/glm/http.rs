@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use onelane_actors::ports::{
-    AccountAsk, AccountFuture, Clock, Glm, GlmCall, GlmFuture, GlmOutcome, TaskFuture,
+    AccountAsk, AccountFuture, CallEnd, CallFuture, Clock, Glm, GlmCall, GlmFuture, GlmOutcome,
+    TaskFuture, UnreadAnswer,
 };
 use onelane_core::model::{
     Balance, CALL_ID_HEADERS, Day, Failure, FailureClass, KeyHeader, Metered, NoUpstream,
@@ -20,11 +21,12 @@ use tokio_util::sync::CancellationToken;
 
 use super::account::AccountDesk;
 use super::classify::{Reader, classify};
-use super::decode::{decode, is_readable};
+use super::decode::{decode, decode_with, is_answer, is_readable, usual_head};
 use super::exchange::{BodyEnd, Ended, Reply, exchange};
 use super::fault::{
     HttpGlmError, no_response, not_read, operator, timed_out, transient, wants_credentials, words,
 };
+use super::forms::Head;
 use super::live::Live;
 use super::pool::{Named, Pool, named_id};
 use super::route::Route;
@@ -79,9 +81,13 @@ impl HttpGlm {
 }
 
 impl Glm for HttpGlm {
-    fn call(&self, call: GlmCall, abort: CancellationToken) -> GlmFuture {
+    fn call(&self, call: GlmCall, abort: CancellationToken) -> CallFuture {
+        let request = match call.endpoint.url(call.request.face()) {
+            Ok(url) => post(&url, &call),
+            Err(unknown) => Err(unknown_face(&unknown)),
+        };
         let glm = self.clone();
-        Box::pin(async move { glm.run(&call, &abort).await })
+        Box::pin(async move { glm.run(request, call, &abort).await })
     }
 
     fn submit_task(&self, call: GlmCall, abort: CancellationToken) -> TaskFuture {
@@ -111,21 +117,25 @@ impl Glm for HttpGlm {
 }
 
 impl HttpGlm {
-    async fn run(&self, call: &GlmCall, abort: &CancellationToken) -> GlmOutcome {
-        let request = match call.endpoint.url(call.request.face()) {
-            Ok(url) => post(&url, call),
-            Err(unknown) => Err(unknown_face(&unknown)),
-        };
+    async fn run(
+        &self,
+        request: Result<Request, Failure>,
+        call: GlmCall,
+        abort: &CancellationToken,
+    ) -> CallEnd {
         let mut timeouts = call.timeouts;
         if !call.streams {
             // Its first byte comes after the whole thinking.
             timeouts.first_byte_ms = timeouts.total_ms;
         }
         let relay = call.relay.as_deref();
-        let mut live = relay.map(|relay| Live::new(relay, self, call));
-        let sent = self.send(request, call, timeouts, abort, live.as_mut());
+        let mut live = relay.map(|relay| Live::new(relay, self, &call));
+        let sent = self.send(request, &call, timeouts, abort, live.as_mut());
         let outcome = match sent.await {
-            Sent::Whole(response) => self.decoded(response, call).await,
+            Sent::Whole(response) if live.is_none() && response.is_plain() => {
+                return self.clone().unread(response, call);
+            }
+            Sent::Whole(response) => self.decoded(response, &call).await,
             Sent::Failed(failure) => failed(failure),
             Sent::Aborted => GlmOutcome::Aborted,
             Sent::Nothing => GlmOutcome::NotSent,
@@ -133,15 +143,23 @@ impl HttpGlm {
         if let Some(live) = live {
             live.end(&outcome).await;
         }
-        outcome
+        outcome.into()
+    }
+
+    /// An answer of which no more is read yet than its head.
+    fn unread(self, response: Whole, call: GlmCall) -> CallEnd {
+        let head = response.head.as_ref();
+        CallEnd::Answer(UnreadAnswer {
+            model: head.and_then(|head| head.model.clone()),
+            read: Box::new(move || response.decoded(&self.reader(&call))),
+        })
     }
 
     /// Reads a response.
     async fn decoded(&self, response: Whole, call: &GlmCall) -> GlmOutcome {
         let is_large = response.body.len() > LARGE_BYTES;
         let status = response.status;
-        let read =
-            move |reader: &Reader<'_>| decode(status, &response.headers, response.body, reader);
+        let read = move |reader: &Reader<'_>| response.decoded(reader);
         let outcome = self.read(is_large, call, read).await;
         outcome.unwrap_or_else(|| failed(not_read(status)))
     }
@@ -328,6 +346,23 @@ pub(super) struct Whole {
     pub(super) body: Bytes,
     /// The `request_id` that it names.
     named: Option<String>,
+    /// What counts of it, where it is of the usual shape.
+    head: Option<Head>,
+}
+
+impl Whole {
+    /// Whether it is an answer, by its head alone, and no effort to read.
+    fn is_plain(&self) -> bool {
+        let is_answer = |head| is_answer(head, self.status);
+        self.body.len() <= LARGE_BYTES && self.head.as_ref().is_some_and(is_answer)
+    }
+
+    fn decoded(self, reader: &Reader<'_>) -> GlmOutcome {
+        match self.head {
+            Some(head) => decode_with(head, self.status, &self.headers, &self.body, reader),
+            None => decode(self.status, &self.headers, self.body, reader),
+        }
+    }
 }
 
 pub(super) fn failed(failure: Failure) -> GlmOutcome {
@@ -442,6 +477,10 @@ fn whole(reply: Reply, reader: &Reader<'_>) -> Result<Whole, Failure> {
     } = reply;
     let body = layers::decoded(&headers, body);
     let success = status.is_success();
+    let head = match end {
+        BodyEnd::Complete => usual_head(reader.face, status.as_u16(), &body),
+        _ => None,
+    };
     let is_whole = match end {
         BodyEnd::Complete => true,
         // A relay may leave out the end of a body that brought all of the answer.
@@ -454,7 +493,12 @@ fn whole(reply: Reply, reader: &Reader<'_>) -> Result<Whole, Failure> {
         _ if is_whole => {
             return Ok(Whole {
                 status,
-                named: named_id(&body),
+                named: match &head {
+                    Some(head) if head.request_id.is_some() => head.request_id.clone(),
+                    _ if reader.face.echoes() => named_id(&body),
+                    _ => None,
+                },
+                head,
                 headers,
                 body,
             });

@@ -58,7 +58,11 @@ fn simulator(script: Vec<Step>) -> Simulator {
 }
 
 async fn run(glm: &HttpGlm, call: GlmCall) -> GlmOutcome {
-    glm.call(call, CancellationToken::new()).await
+    run_until(glm, call, CancellationToken::new()).await
+}
+
+async fn run_until(glm: &HttpGlm, call: GlmCall, abort: CancellationToken) -> GlmOutcome {
+    glm.call(call, abort).await.read()
 }
 
 #[track_caller]
@@ -409,8 +413,8 @@ async fn an_abort_while_connecting_was_never_sent() {
         tokio::time::sleep(Duration::from_millis(100)).await;
         abort.cancel();
     };
-    let begun = Instant::now();
-    let (outcome, ()) = tokio::join!(glm().call(call, abort.clone()), aborting);
+    let (glm, begun) = (glm(), Instant::now());
+    let (outcome, ()) = tokio::join!(run_until(&glm, call, abort.clone()), aborting);
     assert!(matches!(outcome, GlmOutcome::NotSent), "{outcome:?}");
     assert!(
         begun.elapsed() < Duration::from_secs(4),
@@ -558,7 +562,7 @@ async fn what_can_not_be_sent_is_not_sent() {
     check(call, C::RequestFatal, code::REQUEST_INVALID).await;
     let aborted = CancellationToken::new();
     aborted.cancel();
-    let outcome = glm.call(usual, aborted).await;
+    let outcome = run_until(&glm, usual, aborted).await;
     assert!(matches!(outcome, GlmOutcome::NotSent));
     assert_eq!(sim.stats().connections, 0);
 }
@@ -651,7 +655,7 @@ async fn no_call_follows_an_aborted_or_timed_out_one_before_its_end_was_seen() {
         if no % 2 == 0 {
             call.timeouts.total_ms = 5;
             assert_eq!(
-                failure(glm.call(call, abort).await).code,
+                failure(run_until(&glm, call, abort).await).code,
                 code::TIMEOUT_TOTAL
             );
         } else {
@@ -661,7 +665,7 @@ async fn no_call_follows_an_aborted_or_timed_out_one_before_its_end_was_seen() {
                 }
                 abort.cancel();
             };
-            let (outcome, ()) = tokio::join!(glm.call(call, abort.clone()), aborting);
+            let (outcome, ()) = tokio::join!(run_until(&glm, call, abort.clone()), aborting);
             assert!(matches!(outcome, GlmOutcome::Aborted));
         }
     }
@@ -688,7 +692,7 @@ async fn an_abort_in_the_middle_of_a_body_closes_the_connection() {
         abort.cancel();
     };
     let (outcome, ()) = tokio::join!(
-        glm.call(call_to(&sim.base_url(), 1), abort.clone()),
+        run_until(&glm, call_to(&sim.base_url(), 1), abort.clone()),
         aborting
     );
     assert!(matches!(outcome, GlmOutcome::Aborted));

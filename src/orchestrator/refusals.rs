@@ -6,7 +6,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use onelane_actors::ports::{
-    AccountAsk, AccountFuture, Clock, Glm, GlmCall, GlmFuture, GlmOutcome, TaskFuture, TaskOutcome,
+    AccountAsk, AccountFuture, CallEnd, CallFuture, Clock, Glm, GlmCall, GlmFuture, GlmOutcome,
+    TaskFuture, TaskOutcome,
 };
 use onelane_core::model::{Balance, Day, Endpoint, Face, Failure, FailureClass, Metered, Quota};
 use tokio_util::sync::CancellationToken;
@@ -62,14 +63,15 @@ impl Refusals {
 }
 
 impl Glm for Refusals {
-    fn call(&self, call: GlmCall, abort: CancellationToken) -> GlmFuture {
+    fn call(&self, call: GlmCall, abort: CancellationToken) -> CallFuture {
         let (this, ask) = (self.clone(), self.asks(&call));
+        let calling = self.glm.call(call, abort.clone());
         Box::pin(async move {
-            let mut outcome = this.glm.call(call, abort.clone()).await;
-            if let GlmOutcome::Failed(failure, _) = &mut outcome {
+            let mut end = calling.await;
+            if let CallEnd::Outcome(GlmOutcome::Failed(failure, _)) = &mut end {
                 this.dated(failure, ask, &abort).await;
             }
-            outcome
+            end
         })
     }
 

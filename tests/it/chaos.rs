@@ -12,7 +12,7 @@ use onelane::model::{
     code,
 };
 use onelane::orchestrator::{Feed, Orchestrator};
-use onelane::ports::{Glm, GlmCall, GlmFuture, Store as _};
+use onelane::ports::{CallFuture, Glm, GlmCall, Store as _};
 use onelane::simulator::{Arrival, Fault, Rule, SimulatorConfig, Step};
 use onelane_actors::FaultPoints;
 use serde_json::json;
@@ -72,7 +72,7 @@ struct DeadlyGlm {
 }
 
 impl Glm for DeadlyGlm {
-    fn call(&self, call: GlmCall, abort: CancellationToken) -> GlmFuture {
+    fn call(&self, call: GlmCall, abort: CancellationToken) -> CallFuture {
         let answer = self.http.call(call, abort);
         if !self.havoc.strikes("open call", 60) {
             return answer;

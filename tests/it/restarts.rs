@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicI64, Ordering};
 
 use onelane::error::Error;
 use onelane::model::{CallOutcome, Event, JobStatus};
-use onelane::ports::{Glm, GlmCall, GlmFuture};
+use onelane::ports::{CallFuture, Glm, GlmCall};
 use onelane_actors::FaultPoints;
 use onelane_actors::runtime::StopReason;
 use tokio_util::sync::CancellationToken;
@@ -114,7 +114,7 @@ struct DeadlyOnce {
 }
 
 impl Glm for DeadlyOnce {
-    fn call(&self, call: GlmCall, abort: CancellationToken) -> GlmFuture {
+    fn call(&self, call: GlmCall, abort: CancellationToken) -> CallFuture {
         let first = call.attempt.0 == 1;
         let (answer, die) = (self.http.call(call, abort), self.die.clone());
         Box::pin(async move {

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use onelane::error::Error;
 use onelane::model::{CallOutcome, JobId, JobStatus};
-use onelane::ports::{Glm, GlmCall, GlmFuture, TaskFuture};
+use onelane::ports::{CallFuture, Glm, GlmCall, GlmFuture, TaskFuture};
 use onelane::simulator::{
     Arrival, ErrorFault, Fault, Operation, Rule, ScriptUpdate, SimulatorConfig, Span,
 };
@@ -347,7 +347,7 @@ struct DeadlyOnce {
 }
 
 impl Glm for DeadlyOnce {
-    fn call(&self, call: GlmCall, abort: CancellationToken) -> GlmFuture {
+    fn call(&self, call: GlmCall, abort: CancellationToken) -> CallFuture {
         self.http.call(call, abort)
     }
 

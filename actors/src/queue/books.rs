@@ -103,6 +103,7 @@ impl QueueState {
             dispatch,
             settings: Arc::clone(&self.settings),
             abort,
+            ready: None,
             out: self.calls_out.one_more(),
         };
         // A caller that is gone is being restarted, and this queue after it.

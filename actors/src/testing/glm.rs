@@ -10,7 +10,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::ports::{
-    Glm, GlmAnswer, GlmCall, GlmFuture, GlmOutcome, Issued, TaskFuture, TaskOutcome,
+    CallFuture, Glm, GlmAnswer, GlmCall, GlmFuture, GlmOutcome, Issued, TaskFuture, TaskOutcome,
 };
 use onelane_core::model::{
     AttemptNo, Endpoint, Failure, FailureClass, JobId, Request, RequestId, Reuse, Timeouts, Usage,
@@ -231,9 +231,10 @@ impl ScriptedGlm {
 }
 
 impl Glm for ScriptedGlm {
-    fn call(&self, call: GlmCall, abort: CancellationToken) -> GlmFuture {
-        let (number, open) = self.begin(&call, CallKind::Call);
+    fn call(&self, call: GlmCall, abort: CancellationToken) -> CallFuture {
+        let glm = self.clone();
         Box::pin(async move {
+            let (number, open) = glm.begin(&call, CallKind::Call);
             let (delay, outcome) = (open.inner.script)(number, &call);
             let outcome = tokio::select! {
                 biased;
@@ -241,7 +242,7 @@ impl Glm for ScriptedGlm {
                 () = tokio::time::sleep(delay) => outcome,
             };
             drop(open);
-            outcome
+            outcome.into()
         })
     }
 

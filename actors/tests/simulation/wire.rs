@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use onelane_actors::ports::{
-    Glm, GlmAnswer, GlmCall, GlmFuture, GlmOutcome, TaskFuture, TaskOutcome,
+    CallFuture, Glm, GlmAnswer, GlmCall, GlmFuture, GlmOutcome, TaskFuture, TaskOutcome,
 };
 use onelane_actors::relay::{Relay, RelayEnd, RelayHead};
 use onelane_actors::testing::sample;
@@ -166,7 +166,7 @@ impl Wire {
 }
 
 impl Glm for Wire {
-    fn call(&self, call: GlmCall, abort: CancellationToken) -> GlmFuture {
+    fn call(&self, call: GlmCall, abort: CancellationToken) -> CallFuture {
         let wire = self.again();
         Box::pin(async move {
             let Some((connection, plan)) = wire.open(&call, Kind::Call) else {
@@ -178,12 +178,12 @@ impl Glm for Wire {
                     if let Some(relay) = call.relay.as_ref().filter(|relay| relay.is_open()) {
                         relay.note_said("some words of it".to_owned());
                     }
-                    return GlmOutcome::Aborted;
+                    return GlmOutcome::Aborted.into();
                 }
                 outcome = wire.works(&call, &connection, plan) => outcome,
             };
             drop(connection);
-            wire.heard(outcome).await
+            wire.heard(outcome).await.into()
         })
     }
 

@@ -36,6 +36,8 @@ struct Typed<'a> {
     usage: Option<&'a RawValue>,
     #[serde(default, borrow)]
     model: Option<Cow<'a, str>>,
+    #[serde(default, borrow)]
+    request_id: Option<&'a RawValue>,
 }
 
 #[derive(Deserialize)]
@@ -70,6 +72,9 @@ fn typed(text: &str, names: &Names) -> Option<Head> {
         }),
         usage: counted(typed.usage, names),
         model: typed.model.as_deref().and_then(named),
+        request_id: typed
+            .request_id
+            .and_then(|id| serde_json::from_str(id.get()).ok()),
     })
 }
 
@@ -88,6 +93,7 @@ fn lenient(json: &Value, names: &Names) -> Option<Head> {
             .any(holds_something),
         usage: usage::of(json, names),
         model: json.get("model").and_then(Value::as_str).and_then(named),
+        request_id: None,
     })
 }
 

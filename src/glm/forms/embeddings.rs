@@ -52,5 +52,6 @@ fn typed(text: &str, names: &Names) -> Option<Head> {
         has_content: false,
         usage: counted(answer.usage, names),
         model: answer.model.as_deref().and_then(named),
+        request_id: None,
     })
 }

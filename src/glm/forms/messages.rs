@@ -53,6 +53,7 @@ fn typed(text: &str, names: &Names) -> Option<Head> {
         has_content: holds(Some(answer.content)),
         usage: counted(answer.usage, names),
         model: answer.model.as_deref().and_then(named),
+        request_id: None,
     })
 }
 

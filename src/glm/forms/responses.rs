@@ -66,6 +66,7 @@ fn typed(text: &str, names: &Names) -> Option<Head> {
         has_content: holds(Some(answer.output)),
         usage: counted(answer.usage, names),
         model: answer.model.as_deref().and_then(named),
+        request_id: None,
     })
 }
 

@@ -12,7 +12,7 @@ use onelane::config::{Loaded, Loader};
 use onelane::model::{Failure, FailureClass, JobId, Request, Timestamp, Usage};
 use onelane::orchestrator::{Orchestrator, Parts};
 use onelane::ports::{
-    Clock, Glm, GlmAnswer, GlmCall, GlmFuture, GlmOutcome, Ids, Store as _, TaskFuture,
+    CallFuture, Clock, Glm, GlmAnswer, GlmCall, GlmFuture, GlmOutcome, Ids, Store as _, TaskFuture,
 };
 use onelane::store::{RedbStore, StoreOptions};
 use onelane::webhooks::{Post, Sender, Sending, Sent};
@@ -85,7 +85,7 @@ impl Sender for Receiver {
 struct SlowGlm(ScriptedGlm, SteppedClock);
 
 impl Glm for SlowGlm {
-    fn call(&self, call: GlmCall, abort: CancellationToken) -> GlmFuture {
+    fn call(&self, call: GlmCall, abort: CancellationToken) -> CallFuture {
         let Self(glm, clock) = self.clone();
         Box::pin(async move {
             if !text(&call.request).contains("hangs") {

@@ -48,9 +48,15 @@ impl Finished {
         let GlmOutcome::Answered(answer) = &*self.outcome else {
             return false;
         };
-        let other = answer.model.as_deref();
-        self.task.is_none() && other.is_none_or(|name| model_name::is_model(name, sent_to))
+        is_plain(answer.model.as_deref(), self.task.as_ref(), sent_to)
     }
+}
+
+/// Whether an answer that names this model changes nothing that goes next: the model is the one that was asked, and it took
+/// one call.
+#[must_use]
+pub fn is_plain(named: Option<&str>, task: Option<&AsyncTask>, sent_to: &str) -> bool {
+    task.is_none() && named.is_none_or(|name| model_name::is_model(name, sent_to))
 }
 
 /// An attempt's end, decided: what to store and what it means for lane and breaker.
