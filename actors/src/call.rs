@@ -181,13 +181,16 @@ pub(crate) struct Ended {
     settings: Arc<Settings>,
     endpoint: String,
     bounded_by_job: bool,
-    delivered: bool,
+    /// The relay, if somebody may have read of it.
+    told: Option<Arc<Relay>>,
     estimate: Option<Usage>,
-    call_ids: PassedHeaders,
+    call_ids: Arc<OnceLock<PassedHeaders>>,
+    is_async: bool,
     task: Option<AsyncTask>,
     started_at: Timestamp,
-    response_time_ms: u64,
-    parts: Parts,
+    begun: Instant,
+    ended_at: Instant,
+    marks: Arc<Marks>,
     end: CallEnd,
 }
 
@@ -255,66 +258,73 @@ impl CallMaker {
                 Way::Call(call) => (call.await, None),
             }
         };
+        let ended_at = Instant::now();
         let told = told.end();
-        let delivered = told.is_some();
-        let first_token_ms = told.as_ref().and_then(|relay| relay.first_token_ms());
-        let seen = match is_async {
-            // Several calls are made for a task: no moment of one of them is that of the answer.
-            true => Parts::default(),
-            false => marks.parts(begun),
-        };
-        let parts = Parts {
-            first_token_ms,
-            ..seen
-        };
-        let parts = before_it(job, now, parts);
-        let response_time_ms = millis(begun, Instant::now());
         let estimate = match &told {
             Some(relay) => self.estimate(&dispatch, relay).await,
             None => None,
         };
-        // A quick answer may end before its client, whose task has to be woken for it, began to read.
-        if let Some(relay) = told.filter(|relay| job.bound_to.is_none() || !relay.is_read()) {
-            self.ports.relays.keep(job.id, relay);
-        }
         Ended {
-            dispatch: Arc::clone(&dispatch),
+            dispatch,
             settings,
             endpoint,
             bounded_by_job,
-            delivered,
+            told,
             estimate,
-            call_ids: call_ids.get().cloned().unwrap_or_default(),
+            call_ids,
+            is_async,
             task,
             started_at: now,
-            response_time_ms,
-            parts,
+            begun,
+            ended_at,
+            marks,
             end,
         }
     }
 
-    /// Reads the rest of what a call ended in.
+    /// Reads the rest of what a call ended in, and tells it whole.
     pub(crate) fn finish(&self, ended: Ended) -> Finished {
-        let job = &ended.dispatch.job;
+        let Ended {
+            dispatch,
+            begun,
+            marks,
+            told,
+            ..
+        } = ended;
+        let job = &dispatch.job;
         let outcome = ended.end.read();
         if let GlmOutcome::Answered(answer) = &outcome
             && ended.settings.gateway.sessions == Sessions::Derive
         {
             self.ports.conversations.note(job, answer);
         }
+        let seen = match ended.is_async {
+            // Several calls are made for a task: no moment of one of them is that of the answer.
+            true => Parts::default(),
+            false => marks.parts(begun),
+        };
+        let parts = Parts {
+            first_token_ms: told.as_ref().and_then(|relay| relay.first_token_ms()),
+            ..seen
+        };
+        let delivered = told.is_some();
+        // A quick answer may end before its client, whose task has to be woken for it, began to read.
+        if let Some(relay) = told.filter(|relay| job.bound_to.is_none() || !relay.is_read()) {
+            self.ports.relays.keep(job.id, relay);
+        }
         Finished {
             job_id: job.id,
-            attempt: attempt_of(&ended.dispatch),
+            attempt: attempt_of(&dispatch),
             endpoint: ended.endpoint,
             settings: ended.settings,
             bounded_by_job: ended.bounded_by_job,
-            delivered: ended.delivered,
+            delivered,
             estimate: ended.estimate,
-            call_ids: ended.call_ids,
+            call_ids: ended.call_ids.get().cloned().unwrap_or_default(),
             task: ended.task,
             started_at: ended.started_at,
-            response_time_ms: ended.response_time_ms,
-            parts: ended.parts,
+            response_time_ms: millis(begun, ended.ended_at),
+            parts: before_it(job, ended.started_at, parts),
             outcome: Arc::new(outcome),
         }
     }
