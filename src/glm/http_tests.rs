@@ -679,6 +679,18 @@ async fn no_call_follows_an_aborted_or_timed_out_one_before_its_end_was_seen() {
 }
 
 #[tokio::test]
+async fn a_call_that_lies_ready_is_not_sent() {
+    let sim = simulator(Vec::new());
+    let glm = glm();
+    drop(glm.call(call_to(&sim.base_url(), 1), CancellationToken::new()));
+    let ready = glm.call(call_to(&sim.base_url(), 2), CancellationToken::new());
+    answer(run(&glm, call_to(&sim.base_url(), 3)).await);
+    assert_eq!(sim.stats().calls, 1);
+    answer(ready.await.read());
+    assert_eq!(sim.stats().calls, 2);
+}
+
+#[tokio::test]
 async fn an_abort_in_the_middle_of_a_body_closes_the_connection() {
     let sim = simulator(vec![Fault::StallBody.into()]);
     let glm = glm();

@@ -20,6 +20,7 @@ mod at_once;
 mod attendance;
 mod background;
 mod batches_http;
+mod between_calls;
 mod books;
 mod budgets;
 mod bulk;

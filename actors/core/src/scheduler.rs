@@ -53,7 +53,7 @@ use std::sync::Arc;
 use crate::judge::conclude::Concluded;
 use crate::model::{
     Applied, AsyncTask, AttemptNo, BreakerSnapshot, BreakerState, Dispatch, Job, JobEntry, JobId,
-    Recovered, Refusal, SchedulerState, Settings, SlotId, Timestamp, Transition, limits,
+    JobStatus, Recovered, Refusal, SchedulerState, Settings, SlotId, Timestamp, Transition, limits,
 };
 use crate::queue::Queue;
 use crate::scheduler::slot::{Slot, Staged, attempt_of};
@@ -151,7 +151,8 @@ pub struct Scheduler {
     breaker: BreakerSnapshot,
     /// The time that paces are counted by.
     steady: Steady,
-    unsettled: usize,
+    /// The jobs of outcomes that wait for their commit.
+    unsettled: Vec<JobId>,
     /// Counts the jobs that were looked at before they had a sequence number.
     unnumbered: u32,
     /// Whether a call of this generation got through to a server.
@@ -208,7 +209,7 @@ impl Scheduler {
             disk_full: false,
             breaker: recovered.breaker.unwrap_or_default(),
             steady: Steady::default(),
-            unsettled: 0,
+            unsettled: Vec::new(),
             unnumbered: 0,
             reached: false,
             out: Outgoing::new(),
@@ -460,11 +461,31 @@ impl Scheduler {
             || self.tracks.values().any(|track| track.stage.contains(id))
     }
 
-    /// Whether a job is on its way to a call here, or is being given up.
+    /// A job that waits on disk and not here, by the decisions of a commit that the lane has not heard yet: it was put back by
+    /// one of which nobody heard, and that is said again. What follows in the same commit may end a job that waits here.
     #[must_use]
-    pub fn has_in_line(&self, id: JobId) -> bool {
+    pub fn lacks(&self, decisions: &[Decision]) -> Option<JobId> {
+        for (transition, decision) in decisions {
+            let Transition::Requeue { job_id } = transition else {
+                continue;
+            };
+            match decision {
+                // It puts back those that it comes after, too.
+                Ok(_) => return None,
+                Err(Refusal::WrongStatus(JobStatus::Pending)) if !self.has_in_line(*job_id) => {
+                    return Some(*job_id);
+                }
+                Err(_) => {}
+            }
+        }
+        None
+    }
+
+    /// Whether a job is on its way to a call here, or to its end on disk.
+    fn has_in_line(&self, id: JobId) -> bool {
         let waits = self.line.get(id).map(|entry| !entry.parked);
-        self.ending.contains_key(&id) || waits.unwrap_or_else(|| self.knows(id))
+        let ends = self.ending.contains_key(&id) || self.unsettled.contains(&id);
+        ends || waits.unwrap_or_else(|| self.knows(id))
     }
 
     /// When something changes by itself next.

@@ -124,6 +124,9 @@ impl QueueState {
             self.step(|scheduler| scheduler.submitted(inserted, now))?;
         }
         for Committed { ticket, decisions } in committed {
+            if let Some(job_id) = self.scheduler.lacks(&decisions) {
+                return Err(format!("job {job_id} waits on disk and not in the lane").into());
+            }
             self.step(|scheduler| scheduler.committed(ticket, &decisions, now))?;
             // There was nothing to start: it was there already, perhaps under another id, is not let in, or the disk was
             // full.
@@ -131,7 +134,6 @@ impl QueueState {
             let came_in = matches!(decisions.first(), Some((_, Ok(Applied::Inserted(_)))));
             let turned_away = inserting.filter(|_| !came_in);
             for (transition, decision) in &decisions {
-                self.is_back_in_line(transition, decision)?;
                 // Before any answer goes out: an operator who has closed the intake finds it closed.
                 if decision.is_ok() {
                     self.show(transition);
@@ -150,23 +152,6 @@ impl QueueState {
             self.waiters.closed(ticket);
         }
         Ok(())
-    }
-
-    /// A job that waits on disk waits here, too. It does not where it was put back by a commit of which nobody heard, and that
-    /// is said again: then the queue is rebuilt.
-    fn is_back_in_line(
-        &self,
-        transition: &Transition,
-        decision: &Result<Applied, Refusal>,
-    ) -> Result<(), ActorProcessingErr> {
-        match (transition, decision) {
-            (Transition::Requeue { job_id }, Err(Refusal::WrongStatus(JobStatus::Pending)))
-                if !self.scheduler.has_in_line(*job_id) =>
-            {
-                Err(format!("job {job_id} waits on disk and not in the lane").into())
-            }
-            _ => Ok(()),
-        }
     }
 
     /// Shows the scheduler's state, if this change stored it.

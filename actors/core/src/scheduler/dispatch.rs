@@ -145,7 +145,7 @@ impl Scheduler {
             && self.state.hold.is_none()
             && self.breaker.state != BreakerState::Open
             && !held
-            && self.unsettled < limits::UNSETTLED_MAX
+            && self.unsettled.len() < limits::UNSETTLED_MAX
     }
 
     fn expire_deadlines(&mut self, now: Timestamp) {

@@ -72,7 +72,8 @@ impl Scheduler {
         write!(to, "{recovery:?}{gate:?}{soon:?}{ending:?}{state:?}")?;
         write!(
             to,
-            "{stopping}{disk_full}{breaker:?}{steady:?}{unsettled}{reached}"
+            "{stopping}{disk_full}{breaker:?}{steady:?}{}{reached}",
+            unsettled.len()
         )
     }
 }

@@ -54,7 +54,7 @@ impl Scheduler {
             && self.settings.budgets.is_empty()
             && self.recovery.is_empty()
             && self.breaker.state == BreakerState::Closed
-            && self.unsettled + 1 < limits::UNSETTLED_MAX
+            && self.unsettled.len() + 1 < limits::UNSETTLED_MAX
             && !state.in_doubt
             && state.foreign_answers == 0
             && state.unattributed.is_empty()

@@ -166,7 +166,7 @@ impl Scheduler {
         }
         settlement.breaker = breaker;
         self.gate.settle(&settlement.call, now);
-        self.unsettled += 1;
+        self.unsettled.push(settlement.job_id);
         match concluded.back_in_line {
             // Its connection ends now, and nobody would take the answer of another try.
             Some(entry) if self.stopping && entry.bound_to.is_some() => {
@@ -290,7 +290,12 @@ impl Scheduler {
             (Transition::Start { slot, .. } | Transition::Resume { slot, .. }, decision) => {
                 self.started(*slot, ticket, decision, now);
             }
-            (Transition::Settle(_), _) => self.unsettled = self.unsettled.saturating_sub(1),
+            (Transition::Settle(settlement), _) => {
+                let mut unsettled = self.unsettled.iter();
+                if let Some(at) = unsettled.position(|id| *id == settlement.job_id) {
+                    self.unsettled.remove(at);
+                }
+            }
             // Not if it was given up again, or failed at its deadline, before this was answered: that comes after it on disk, too.
             // Nor if it was taken for a slot meanwhile, its delay being over.
             (Transition::Requeue { .. }, Ok(Applied::Job(job)))

@@ -330,6 +330,7 @@ impl World {
         if !inserted.is_empty() {
             self.tell(|lane, now| lane.submitted(inserted, now));
         }
+        assert_eq!(self.lane.lacks(&decisions), None);
         self.tell(|lane, now| lane.committed(ticket, &decisions, now));
         true
     }
@@ -1186,7 +1187,7 @@ fn nothing_lies_ready_while_the_lane_knows_of_what_an_answer_could_change() {
             it.breaker.state = BreakerState::HalfOpen;
         }),
         ("outcomes that are not stored", |it| {
-            it.unsettled = limits::UNSETTLED_MAX - 1;
+            it.unsettled = vec![id(9); limits::UNSETTLED_MAX - 1];
         }),
         ("a doubt", |it| it.state.in_doubt = true),
         ("an answer of another", |it| it.state.foreign_answers = 1),
@@ -1330,6 +1331,29 @@ fn a_job_that_is_put_back_as_its_deadline_passes_is_not_sent() {
     world.ack_all();
     assert!(!world.lane.knows(job));
     assert_eq!(world.sent.len(), 1);
+}
+
+#[test]
+fn a_job_is_missed_where_it_waits_on_disk_and_did_not_here_before_the_commit_that_says_so() {
+    let mut world = World::new(1);
+    let [_, waits] = world.submit_all([0, 0]);
+    let put_back = |job_id, decision| (Transition::Requeue { job_id }, decision);
+    let waits_already = |job_id| put_back(job_id, Err(Refusal::WrongStatus(JobStatus::Pending)));
+    let lane = &world.lane;
+    // What ends it in the same commit, with a job that it comes after, has not been heard.
+    assert_eq!(lane.lacks(&[waits_already(waits)]), None);
+    assert_eq!(lane.lacks(&[waits_already(id(7))]), Some(id(7)));
+    let back_by_this = put_back(id(7), Ok(Applied::Done));
+    assert_eq!(lane.lacks(&[back_by_this, waits_already(id(7))]), None);
+    let ended = put_back(id(7), Err(Refusal::WrongStatus(JobStatus::Failed)));
+    assert_eq!(lane.lacks(&[ended]), None);
+    // It has been called meanwhile, and how that ended is not yet on disk.
+    world.end(SlotId(0), &answered());
+    world.ack_all();
+    world.end(SlotId(0), &answered());
+    assert!(!world.lane.knows(waits));
+    assert_eq!(world.lane.lacks(&[waits_already(waits)]), None);
+    world.finish();
 }
 
 #[test]

@@ -156,7 +156,7 @@ impl Scheduler {
         let holds: Vec<ScopedHold> = state.holds().map(ScopedHold::from).collect();
         let (waiting, dormant) = (self.line.due_len(), self.line.dormant_len());
         let ready = self.line.ready_len() + staged;
-        let (in_flight, unsettled) = (self.in_flight(), self.unsettled);
+        let (in_flight, unsettled) = (self.in_flight(), self.unsettled.len());
         let is_empty = ready + waiting + dormant + in_flight + unsettled == 0;
         let oldest_staged = self
             .tracks

@@ -142,7 +142,7 @@ impl Scheduler {
         if self.gate.is_stale() {
             return Some(WaitReason::Reading);
         }
-        if self.unsettled >= limits::UNSETTLED_MAX {
+        if self.unsettled.len() >= limits::UNSETTLED_MAX {
             return Some(WaitReason::DiskBehind);
         }
         (self.is_probing() && self.in_flight() > 0).then_some(WaitReason::Probe)

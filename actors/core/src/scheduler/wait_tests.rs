@@ -302,9 +302,9 @@ fn jobs_of_another_batch_wait_until_it_is_theirs_that_runs() {
 #[test]
 fn outcomes_that_wait_for_the_disk_and_rows_that_are_not_read_are_reasons() {
     let (mut world, jobs) = busy(1);
-    world.lane.unsettled = limits::UNSETTLED_MAX;
+    world.lane.unsettled = vec![id(9); limits::UNSETTLED_MAX];
     assert_eq!(world.name_of(jobs[2]), "diskBehind");
-    world.lane.unsettled = 0;
+    world.lane.unsettled = Vec::new();
     let unread = job(1_000, 0);
     let waiting = Waiting::of(&unread).unwrap();
     assert_eq!(world.lane.wait_reasons(&[waiting]), [WaitReason::Reading]);
