@@ -10,11 +10,12 @@ use rustls::pki_types::pem::PemObject as _;
 use rustls::{ClientConfig, Error};
 use rustls_platform_verifier::Verifier;
 
-/// The cryptography. It is handed on and never made that of the process: which that is, its program decides.
+/// The cryptography: that of the process, if its program has chosen one, or ring's, which is never made that of the process.
 pub(crate) fn provider() -> Arc<CryptoProvider> {
-    static PROVIDER: LazyLock<Arc<CryptoProvider>> =
+    static OURS: LazyLock<Arc<CryptoProvider>> =
         LazyLock::new(|| Arc::new(ring::default_provider()));
-    Arc::clone(&PROVIDER)
+    let of_process = CryptoProvider::get_default();
+    Arc::clone(of_process.unwrap_or(&OURS))
 }
 
 /// The beginning of a client that trusts the system's authorities.
@@ -53,7 +54,10 @@ impl Trust {
     }
 
     fn with(more: Vec<CertificateDer<'static>>) -> Result<Self, NoTrust> {
-        let verifier = Verifier::new_with_extra_roots(more, provider())?;
+        let verifier = match more.is_empty() {
+            true => Verifier::new(provider())?,
+            false => Verifier::new_with_extra_roots(more, provider())?,
+        };
         let mut config = ClientConfig::builder_with_provider(provider())
             .with_safe_default_protocol_versions()?
             .dangerous()

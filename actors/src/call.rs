@@ -1,6 +1,7 @@
 //! Making one call: what a caller does with an order, from the settings that it was sent with to what came of it.
 
 use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
@@ -61,6 +62,8 @@ impl Drop for Told {
     }
 }
 
+/// A longer request is not held twice while the call before it is open.
+const AHEAD_BYTES_MAX: usize = 256 * 1024;
 /// Between two tries to put a task on a disk that is full.
 const ROOM_WAIT: Duration = Duration::from_secs(1);
 
@@ -92,16 +95,21 @@ impl fmt::Debug for ReadyCall {
 }
 
 impl ReadyCall {
-    /// The call, made ready before its time. `None`: what it may take follows from the moment at which it goes out.
+    /// The call, made ready before its time. `None`: it is written when it goes out, since what it may take follows from that
+    /// moment, it is long, or the transport fails on it, which then is its caller's failure and not the queue's.
     pub(crate) fn ahead(
         ports: &Ports,
         dispatch: &Dispatch,
         settings: &Settings,
         abort: &CancellationToken,
     ) -> Option<Self> {
+        let is_long = dispatch.request.len() > AHEAD_BYTES_MAX;
+        if is_long || dispatch.job.deadline.is_some() {
+            return None;
+        }
         let now = ports.clock.now();
-        let is_free = dispatch.job.deadline.is_none();
-        is_free.then(|| Self::new(ports, dispatch, settings, abort, now))
+        let ready = || Self::new(ports, dispatch, settings, abort, now);
+        catch_unwind(AssertUnwindSafe(ready)).ok()
     }
 
     /// The call as it goes out at this moment.
@@ -197,11 +205,13 @@ pub(crate) struct Ended {
 impl Ended {
     /// Whether it changes nothing that goes next: an answer of the model that was asked, in one call.
     pub(crate) fn is_plain_success(&self) -> bool {
-        let CallEnd::Answer(answer) = &self.end else {
-            return false;
+        let named = match &self.end {
+            CallEnd::Outcome(GlmOutcome::Answered(answer)) => &answer.model,
+            CallEnd::Answer(answer) => &answer.model,
+            CallEnd::Outcome(_) => return false,
         };
         let sent_to = self.dispatch.job.sent_to();
-        is_plain(answer.model.as_deref(), self.task.as_ref(), sent_to)
+        is_plain(named.as_deref(), self.task.as_ref(), sent_to)
     }
 }
 
@@ -259,6 +269,10 @@ impl CallMaker {
             }
         };
         let ended_at = Instant::now();
+        // Who has read its stream may ask on at once.
+        if let CallEnd::Outcome(outcome) = &end {
+            self.note_session(job, &settings, outcome);
+        }
         let told = told.end();
         let estimate = match &told {
             Some(relay) => self.estimate(&dispatch, relay).await,
@@ -292,12 +306,14 @@ impl CallMaker {
             ..
         } = ended;
         let job = &dispatch.job;
-        let outcome = ended.end.read();
-        if let GlmOutcome::Answered(answer) = &outcome
-            && ended.settings.gateway.sessions == Sessions::Derive
-        {
-            self.ports.conversations.note(job, answer);
-        }
+        let outcome = match ended.end {
+            CallEnd::Outcome(outcome) => outcome,
+            CallEnd::Answer(answer) => {
+                let outcome = (answer.read)();
+                self.note_session(job, &ended.settings, &outcome);
+                outcome
+            }
+        };
         let seen = match ended.is_async {
             // Several calls are made for a task: no moment of one of them is that of the answer.
             true => Parts::default(),
@@ -326,6 +342,15 @@ impl CallMaker {
             response_time_ms: millis(begun, ended.ended_at),
             parts: before_it(job, ended.started_at, parts),
             outcome: Arc::new(outcome),
+        }
+    }
+
+    /// Notes of which session an answer is that another request may go on from.
+    fn note_session(&self, job: &Job, settings: &Settings, outcome: &GlmOutcome) {
+        if let GlmOutcome::Answered(answer) = outcome
+            && settings.gateway.sessions == Sessions::Derive
+        {
+            self.ports.conversations.note(job, answer);
         }
     }
 

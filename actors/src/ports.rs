@@ -386,7 +386,7 @@ pub enum CallEnd {
 pub struct UnreadAnswer {
     /// The model that it names.
     pub model: Option<String>,
-    /// Reads the rest.
+    /// Reads the rest: [`GlmOutcome::Answered`], with this model. The next call is out by then.
     pub read: Box<dyn FnOnce() -> GlmOutcome + Send>,
 }
 
@@ -410,13 +410,7 @@ impl CallEnd {
 
 impl From<GlmOutcome> for CallEnd {
     fn from(outcome: GlmOutcome) -> Self {
-        match outcome {
-            GlmOutcome::Answered(answer) => Self::Answer(UnreadAnswer {
-                model: answer.model.clone(),
-                read: Box::new(move || GlmOutcome::Answered(answer)),
-            }),
-            other => Self::Outcome(other),
-        }
+        Self::Outcome(outcome)
     }
 }
 
@@ -456,7 +450,7 @@ pub type AccountFuture<T> = Pin<Box<dyn Future<Output = Result<T, NotTold>> + Se
 /// GLM over some transport.
 pub trait Glm: Send + Sync + 'static {
     /// Makes one call. What does not depend on the moment of it is made ready at once, while the one before is open;
-    /// nothing is sent, and no time counts, before it is first polled. It ends within its timeouts, never panics on what a server sends, and when
+    /// nothing is sent, and no time counts, before it is first polled. That must not panic. It ends within its timeouts, never panics on what a server sends, and when
     /// it has ended, by whatever way, the connection is either free for the next call or closed.
     fn call(&self, call: GlmCall, abort: CancellationToken) -> CallFuture;
 

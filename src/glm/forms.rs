@@ -74,7 +74,9 @@ pub(super) struct Head {
 impl Form {
     /// What counts of an answer of the usual shape; `None`: it is none.
     pub(super) fn head(&self, text: &str) -> Option<Head> {
-        (self.typed)(text, self.usage)
+        // A list would be read as the members of an answer in their order.
+        let is_object = text.starts_with('{');
+        is_object.then(|| (self.typed)(text, self.usage))?
     }
 
     /// What counts of an answer in which something is odd; `None`: it is none.

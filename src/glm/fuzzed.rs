@@ -222,8 +222,8 @@ fn goes_on_by_its_head(face: Face, came: &Came, read: &GlmOutcome) {
     let Some(head) = usual_head(face, came.status, &came.body) else {
         return;
     };
-    if let Some(id) = &head.request_id {
-        assert_eq!(Some(id), named_id(&came.body).as_ref());
+    if let (Some(id), Some(named)) = (&head.request_id, named_id(&came.body)) {
+        assert_eq!(*id, named);
     }
     let (is_answer, model) = (is_answer(&head, came.status), head.model.clone());
     match read {

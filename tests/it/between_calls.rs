@@ -14,6 +14,7 @@ use crate::support::http::{HttpLane, completed, prompt};
 enum Step {
     Written(JobId),
     Sent(JobId),
+    Came(JobId),
     Read(JobId),
 }
 
@@ -32,7 +33,9 @@ impl Glm for Watched {
         let calling = self.http.call(call, abort);
         Box::pin(async move {
             note(Step::Sent(id));
-            match calling.await {
+            let end = calling.await;
+            note(Step::Came(id));
+            match end {
                 CallEnd::Answer(UnreadAnswer { model, read }) => {
                     let read = Box::new(move || {
                         note(Step::Read(id));
@@ -79,7 +82,7 @@ async fn the_next_request_is_written_while_a_call_is_open_and_its_answer_read_wh
     let steps = steps.lock().unwrap().clone();
     let at = |step| steps.iter().position(|seen| *seen == step).unwrap();
     let goes_on = |pair: &[JobId]| {
-        at(Step::Written(pair[1])) < at(Step::Sent(pair[1]))
+        at(Step::Written(pair[1])) < at(Step::Came(pair[0]))
             && at(Step::Sent(pair[1])) < at(Step::Read(pair[0]))
     };
     let ahead = jobs.windows(2).filter(|pair| goes_on(pair)).count();

@@ -51,6 +51,10 @@ impl QueueState {
             return self.step(|scheduler| scheduler.left_open(slot, task, now));
         }
         match (self.conclude(slot, finished, now), report.went_on_with) {
+            // It may have been no answer to go on after: the next queue hears of it again, and the breaker with it.
+            (Some(_), Some(_)) if !matches!(*finished.outcome, GlmOutcome::Answered(_)) => {
+                Err(disagreement(slot))
+            }
             (Some(concluded), Some(with)) => self.went_on(slot, concluded, with, now),
             (Some(concluded), None) => self.concluded(slot, concluded, now).await,
             (None, Some(_)) => Err(disagreement(slot)),

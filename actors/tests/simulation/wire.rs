@@ -4,7 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use onelane_actors::ports::{
-    CallFuture, Glm, GlmAnswer, GlmCall, GlmFuture, GlmOutcome, TaskFuture, TaskOutcome,
+    CallEnd, CallFuture, Glm, GlmAnswer, GlmCall, GlmFuture, GlmOutcome, TaskFuture, TaskOutcome,
+    UnreadAnswer,
 };
 use onelane_actors::relay::{Relay, RelayEnd, RelayHead};
 use onelane_actors::testing::sample;
@@ -183,7 +184,13 @@ impl Glm for Wire {
                 outcome = wire.works(&call, &connection, plan) => outcome,
             };
             drop(connection);
-            wire.heard(outcome).await.into()
+            match wire.heard(outcome).await {
+                GlmOutcome::Answered(answer) => CallEnd::Answer(UnreadAnswer {
+                    model: answer.model.clone(),
+                    read: Box::new(move || GlmOutcome::Answered(answer)),
+                }),
+                other => other.into(),
+            }
         })
     }
 
