@@ -31,6 +31,7 @@ pub mod ports;
 pub mod protocol;
 mod publisher;
 mod queue;
+mod ready_call;
 pub mod relay;
 pub mod runtime;
 pub mod samples;

@@ -37,9 +37,9 @@ use std::sync::Arc;
 use ractor::{ActorRef, RpcReplyPort};
 use tokio_util::sync::CancellationToken;
 
-use crate::call::ReadyCall;
 use crate::calls_out::CallOut;
 use crate::ports::{Decisions, Recovered, StoreError};
+use crate::ready_call::ReadyCall;
 use onelane_core::judge::conclude::Finished;
 use onelane_core::model::{
     Applied, AttemptNo, Billing, BreakerSettings, BreakerSnapshot, BudgetRefusal, BudgetStatuses,

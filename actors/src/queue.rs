@@ -19,13 +19,13 @@ use tokio_util::sync::CancellationToken;
 
 use crate::Ports;
 use crate::aborts::Aborts;
-use crate::call::ReadyCall;
 use crate::calls_out::{CallOut, CallsOut};
 use crate::next_up::NextUp;
 use crate::protocol::{
     BreakerMsg, CallerMsg, CostMsg, QueueMsg, RunOrder, StoreMsg, SupervisorMsg,
 };
 use crate::publisher::Publisher;
+use crate::ready_call::ReadyCall;
 use crate::timer::Timer;
 use onelane_core::model::{JobId, SchedulerState, Settings, SlotId, Timestamp};
 use onelane_core::scheduler::Scheduler;
