@@ -91,6 +91,20 @@ async fn every_actor_can_fail_under_load_and_every_waiter_gets_its_answer() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_breaker_that_fails_while_the_lane_starts_is_started_anew() {
+    for after in [0, 1] {
+        let trap = Trap::of("breaker");
+        let mut world = HttpLane::new();
+        world.fault_points = trap.fault_points();
+        trap.set(after);
+        let lane = world.start().await;
+        let job = lane.submit(prompt("first")).await.unwrap().job_id;
+        completed(&lane, job).await;
+        lane.shutdown(PATIENCE).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_failing_queue_leaves_the_open_call_alone() {
     let trap = Trap::of("queue");
     let mut world = HttpLane::slow(500);

@@ -93,9 +93,8 @@ impl QueueState {
             None,
         );
         let _ = attached.await;
-        state
-            .breaker
-            .cast(BreakerMsg::Configure(state.settings.breaker))?;
+        let configure = BreakerMsg::Configure(state.settings.breaker);
+        let _ = state.breaker.cast(configure);
         for caller in state.callers.values() {
             state.attach(caller, myself);
         }
