@@ -640,7 +640,10 @@ fn a_damaged_page_ends_no_look_in_a_backtrace_and_what_is_left_is_given() {
                 let lines = export.stdout.lines().count();
                 assert_eq!(left[of]["readable"], lines, "page {page}: {check} {export}");
                 let is_whole = left[of]["shouldBe"] == lines;
-                assert_eq!(export.code == Some(0), is_whole, "page {page}: {export}");
+                // Of a place that can't be read all rows may stand in the journal, too: it is told of all the same.
+                let is_told = export.stderr.contains("can't be read");
+                assert!(is_whole || is_told, "page {page}: {export}");
+                assert_eq!(export.code == Some(0), !is_told, "page {page}: {export}");
             }
             assert_eq!(left["calls"]["shouldBe"], 200, "page {page}: {check}");
             assert!(stats.stdout.contains("TABLE"), "page {page}: {stats}");
