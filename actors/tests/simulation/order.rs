@@ -195,7 +195,9 @@ fn nobody_is_overtaken(
             // One that a restart found staged is not in line until it is known not to be open.
             Phase::Staged => other.job.open.is_some_and(|open| {
                 let staged = heard.awake_at(open.at);
-                staged > ledger.recovered && history.steady_since(staged).is_some()
+                // The wall clock, set back, may have shown that moment again after the restart.
+                let is_new = staged.min(other.changed) > ledger.recovered;
+                is_new && history.steady_since(staged).is_some()
             }),
             _ => false,
         })
