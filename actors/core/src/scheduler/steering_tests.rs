@@ -93,6 +93,25 @@ fn after_a_restart_each_lane_estimates_by_its_own_calls() {
 }
 
 #[test]
+fn a_call_that_a_crash_cut_off_counts_for_the_pace_from_when_it_was_recorded() {
+    let restored = |outcome, started, ended| {
+        let mut settings = Settings::default();
+        settings.lane.rules.pace.min_spacing_ms = 10_000;
+        let mut lane = World::with(settings).lane;
+        let call = CallRecord {
+            started_at: Timestamp::from_millis(started),
+            ended_at: Timestamp::from_millis(ended),
+            ..crate::testing::sample::call(1, 1, outcome)
+        };
+        lane.restore_pace(&[call], Timestamp::from_millis(6_000));
+        format!("{:?}", lane.tracks[DEFAULT_LANE].pace)
+    };
+    let late = restored(CallOutcome::Completed, 5_000, 5_000);
+    assert_eq!(restored(CallOutcome::Interrupted, 1_000, 5_000), late);
+    assert_ne!(restored(CallOutcome::Completed, 1_000, 5_000), late);
+}
+
+#[test]
 fn a_throttle_cools_its_own_lane_and_a_used_up_quota_holds_them_all() {
     let mut world = World::with(two_lanes());
     let big = world.ask(BIG);

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::Scheduler;
 use super::wait::Recent;
-use crate::model::{AttemptPhase, CallRecord, DEFAULT_LANE, Timestamp, limits};
+use crate::model::{AttemptPhase, CallOutcome, CallRecord, DEFAULT_LANE, Timestamp, limits};
 use crate::scheduler::pace::Pace;
 use crate::scheduler::slot::Stage;
 use crate::scheduler::{adaptive, hold};
@@ -35,8 +35,12 @@ impl Scheduler {
     pub fn restore_pace(&mut self, calls: &[CallRecord], now: Timestamp) {
         let steps = &self.state.clock_steps;
         let ended = calls.iter().map(|call| {
-            let (at, tokens) = (call.started_at, call.usage.total_tokens);
-            let at = steps.told_now(at, now);
+            // When one was sent that a crash cut off nobody knows; not after it was recorded.
+            let at = match call.outcome {
+                CallOutcome::Interrupted => call.ended_at,
+                _ => call.started_at,
+            };
+            let (at, tokens) = (steps.told_now(at, now), call.usage.total_tokens);
             (at, call.job_id, call.model.as_str(), tokens)
         });
         let open = self.recovery.jobs().filter_map(|job| {
