@@ -449,9 +449,10 @@ pub type AccountFuture<T> = Pin<Box<dyn Future<Output = Result<T, NotTold>> + Se
 
 /// GLM over some transport.
 pub trait Glm: Send + Sync + 'static {
-    /// Makes one call. What does not depend on the moment of it is made ready at once, while the one before is open;
-    /// nothing is sent, and no time counts, before it is first polled. That must not panic. It ends within its timeouts, never panics on what a server sends, and when
-    /// it has ended, by whatever way, the connection is either free for the next call or closed.
+    /// Makes one call. What does not depend on its moment is made ready at once, which must not panic: it may be asked for
+    /// while the call before it is open. Nothing is sent, and no time counts, before the answer is first polled. The call
+    /// ends within its timeouts, never panics on what a server sends, and when it has ended, by whatever way, the connection
+    /// is either free for the next call or closed.
     fn call(&self, call: GlmCall, abort: CancellationToken) -> CallFuture;
 
     /// Hands a call over as a task of GLM's asynchronous API. Ends as [`Glm::call`] does. The id of an

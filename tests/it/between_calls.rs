@@ -3,6 +3,7 @@
 use std::sync::{Arc, Mutex};
 
 use onelane::model::{JobId, Submission};
+use onelane::orchestrator::Orchestrator;
 use onelane::ports::{CallEnd, CallFuture, Glm, GlmCall, UnreadAnswer};
 use onelane::simulator::{SimulatorConfig, Span};
 use tokio_util::sync::CancellationToken;
@@ -61,6 +62,18 @@ fn watched(world: &mut HttpLane) -> Arc<Mutex<Vec<Step>>> {
     steps
 }
 
+/// So many jobs, which the lane finds at the same moment.
+async fn jobs_at_once(lane: &Orchestrator, jobs: usize) -> Vec<JobId> {
+    lane.pause(None).await.unwrap();
+    let mut ids = Vec::new();
+    for n in 0..jobs {
+        let submitted = lane.submit(prompt(format!("number {n}"))).await;
+        ids.push(submitted.unwrap().job_id);
+    }
+    lane.resume().await.unwrap();
+    ids
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_next_request_is_written_while_a_call_is_open_and_its_answer_read_when_that_is_out() {
     let mut world = HttpLane::with(SimulatorConfig {
@@ -69,13 +82,7 @@ async fn the_next_request_is_written_while_a_call_is_open_and_its_answer_read_wh
     });
     let steps = watched(&mut world);
     let lane = world.start().await;
-    lane.pause(None).await.unwrap();
-    let mut jobs = Vec::new();
-    for n in 0..8 {
-        let submitted = lane.submit(prompt(format!("number {n}"))).await;
-        jobs.push(submitted.unwrap().job_id);
-    }
-    lane.resume().await.unwrap();
+    let jobs = jobs_at_once(&lane, 8).await;
     for job in &jobs {
         completed(&lane, *job).await;
     }
@@ -98,13 +105,7 @@ async fn a_request_that_was_written_makes_way_for_a_more_urgent_job() {
     });
     let steps = watched(&mut world);
     let lane = world.start().await;
-    lane.pause(None).await.unwrap();
-    let mut jobs = Vec::new();
-    for n in 0..3 {
-        let submitted = lane.submit(prompt(format!("number {n}"))).await;
-        jobs.push(submitted.unwrap().job_id);
-    }
-    lane.resume().await.unwrap();
+    let jobs = jobs_at_once(&lane, 3).await;
     completed(&lane, jobs[0]).await;
     let urgent = Submission::prompt("urgent").unwrap().priority(10);
     let urgent = lane.submit(urgent).await.unwrap().job_id;
