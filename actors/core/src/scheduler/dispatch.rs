@@ -131,6 +131,8 @@ impl Scheduler {
         let alone = self.is_probing();
         self.goes_on_sending(lane)
             && (!alone || self.in_flight() == 0)
+            // Another lane may have more open than its new rules allow.
+            && self.in_flight() < usize::from(self.settings.slots())
             && self.in_flight_of(lane) < usize::from(self.limit(lane, rules))
     }
 

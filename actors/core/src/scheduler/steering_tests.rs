@@ -477,3 +477,28 @@ fn calls_of_a_lane_that_is_taken_away_leave_the_others_no_more_slots_than_there_
     assert!(world.running().contains(&waits));
     world.finish();
 }
+
+#[test]
+fn a_lane_that_has_more_calls_open_than_its_new_settings_allow_leaves_fewer_to_the_others() {
+    let mut world = World::with(Settings {
+        lane: rules(3).into(),
+        lanes: [("big".to_owned(), lane_for(BIG))].into(),
+        ..Settings::default()
+    });
+    let own = ["one", "two", "three"].map(|model| world.ask(model));
+    let big = world.ask(BIG);
+    world.ack_all();
+    assert_eq!(world.running().len(), 4);
+    world.configure(|settings| settings.lane = rules(1).into());
+    world.end_of(big, &answered());
+    let waits = world.ask(BIG);
+    world.ack_all();
+    for (ended, id) in own.into_iter().enumerate() {
+        // Two calls are open at most from now on, of all lanes together.
+        let open = world.running();
+        assert_eq!(open.contains(&waits), ended == 2, "{open:?}");
+        world.end_of(id, &answered());
+    }
+    assert!(world.running().contains(&waits));
+    world.finish();
+}
