@@ -14,7 +14,7 @@ use crate::model::{
 };
 use crate::scheduler::adaptive;
 use crate::scheduler::hold;
-use crate::scheduler::slot::{Slot, Staged};
+use crate::scheduler::slot::{self, Slot, Staged};
 
 impl Scheduler {
     /// What a failure of a call to this model is judged by: its lane's state and its own.
@@ -408,14 +408,19 @@ impl Scheduler {
             };
             staged.entry.priority = priority;
             staged.place = self.line.place_of(&staged.entry);
-            // A retry of it goes back into the queue by what the dispatch says.
             if let Some(dispatch) = &mut staged.dispatch {
-                Arc::make_mut(dispatch).job.priority = priority;
+                slot::reprioritise(dispatch, priority);
             }
             track.stage.insert(staged);
             return;
         }
         if self.recovery.reprioritise(id, priority) {
+            return;
+        }
+        // It was sent ahead of its start, while this was on its way to disk.
+        let mut slots = self.slots.values_mut();
+        if let Some(slot) = slots.find(|slot| slot.job_id() == Some(id)) {
+            slot.reprioritise(priority);
             return;
         }
         if self.gate.forget(id)

@@ -71,6 +71,16 @@ impl Slot {
         }
     }
 
+    /// Its job has another priority.
+    pub fn reprioritise(&mut self, priority: i32) {
+        match self {
+            Self::Unknown | Self::Idle => {}
+            // The answer to its start brings the job as it is by then.
+            Self::Starting { entry, .. } => entry.priority = priority,
+            Self::Busy { dispatch, .. } => reprioritise(dispatch, priority),
+        }
+    }
+
     /// The job that it has.
     #[must_use]
     pub fn job_id(&self) -> Option<JobId> {
@@ -80,6 +90,11 @@ impl Slot {
             Self::Busy { dispatch, .. } => Some(dispatch.job.id),
         }
     }
+}
+
+/// A dispatched job has another priority: a retry of it goes back into the queue by what the dispatch says.
+pub fn reprioritise(dispatch: &mut Arc<Dispatch>, priority: i32) {
+    Arc::make_mut(dispatch).job.priority = priority;
 }
 
 /// The number of the open attempt of a dispatched job; 0 if the store left it out.

@@ -1387,6 +1387,21 @@ fn a_priority_that_was_changed_while_staged_outlives_a_retry() {
 }
 
 #[test]
+fn a_priority_that_comes_to_disk_while_its_job_is_sent_ahead_outlives_a_retry() {
+    let mut world = World::new(1);
+    world.submit_all([0, 0]);
+    world.tell(|lane, now| lane.reprioritise(id(2), 9, now));
+    world.end(SlotId(0), &answered());
+    assert_eq!(world.running(), [id(2)], "before the disk has answered");
+    world.ack_all();
+    world.submit_all([5]);
+    world.call_ends(&failed(FailureClass::Throttle));
+    world.pass(10_000);
+    world.runs([id(2)], "before the job of priority 5");
+    world.finish();
+}
+
+#[test]
 fn a_jobs_own_bound_says_nothing_of_the_service() {
     let mut world = World::new(1);
     world.submit_all([0]);
