@@ -226,6 +226,10 @@ fn nobody_is_overtaken(
         if other.changed >= at || job.due().is_some_and(|due| due.moment() > by_clock) {
             continue;
         }
+        // It fails in the same step.
+        if job.deadline.is_some_and(|deadline| deadline <= by_clock) {
+            continue;
+        }
         let other_rank = rank(job, order_of(job));
         // Turns, and sessions that are kept together, decide within a rank.
         let by_seq = |order: OrderSettings| {
