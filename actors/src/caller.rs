@@ -17,12 +17,12 @@ use tokio::time::Instant;
 
 use crate::Ports;
 use crate::call::{CallMaker, Ended};
-use crate::next_up::NextUp;
+use crate::next_up::{Moment, NextUp};
 use crate::ports::GlmOutcome;
 use crate::protocol::{CallerMsg, CostMsg, QueueMsg, Report, RunOrder, Sample};
 use crate::runtime::Runtime;
 use onelane_core::judge::conclude::Finished;
-use onelane_core::model::{Dispatch, JobId, SlotId, Timestamp};
+use onelane_core::model::{Dispatch, JobId, SlotId};
 use onelane_core::scheduler::slot::attempt_of;
 
 /// A caller's parts.
@@ -44,7 +44,7 @@ pub(crate) struct CallerState {
     /// The outcome before the last: the queue that was told may have ended before it was stored.
     before: Option<Finished>,
     /// When its last call ended.
-    idle_since: Option<(Instant, Timestamp)>,
+    idle_since: Option<Moment>,
 }
 
 /// A call under way.
@@ -133,7 +133,7 @@ impl CallerState {
         loop {
             let ended = under_way.call.as_mut().await;
             let at = (Instant::now(), self.maker.ports.clock.now());
-            let Some(order) = self.next_after(&ended) else {
+            let Some(order) = self.next_after(&ended, at) else {
                 let finished = self.maker.finish(ended);
                 let outcome = Arc::clone(&finished.outcome);
                 self.report(finished, None);
@@ -154,11 +154,11 @@ impl CallerState {
     }
 
     /// What lies ready to go on with, if nothing has to be decided first.
-    fn next_after(&self, ended: &Ended) -> Option<Box<RunOrder>> {
+    fn next_after(&self, ended: &Ended, now: Moment) -> Option<Box<RunOrder>> {
         if !ended.is_plain_success() {
             return None;
         }
-        let order = self.next_up.take(self.slot)?;
+        let order = self.next_up.take(self.slot, now)?;
         self.maker.ports.fault_points.point("caller");
         Some(order)
     }
@@ -185,13 +185,13 @@ impl CallerState {
     }
 
     /// What a call leaves to be counted: nothing that anybody waits for.
-    fn note(&mut self, made: &UnderWay, outcome: &GlmOutcome, ended: (Instant, Timestamp)) {
+    fn note(&mut self, made: &UnderWay, outcome: &GlmOutcome, ended: Moment) {
         self.count(made, ended);
         self.sample(&made.dispatch, outcome);
     }
 
     /// Counts how long the slot was idle before a call.
-    fn count(&mut self, made: &UnderWay, ended: (Instant, Timestamp)) {
+    fn count(&mut self, made: &UnderWay, ended: Moment) {
         let job = &made.dispatch.job;
         if let Some((since, at)) = self.idle_since {
             let due = job

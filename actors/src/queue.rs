@@ -11,6 +11,7 @@ mod waiters;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 use tokio::sync::watch;
@@ -204,7 +205,12 @@ impl QueueState {
                 out: self.calls_out.one_more(),
             })
         });
-        self.next_up.lay(slot, order);
+        let now = self.ports.clock.now();
+        let until = self.scheduler.next_change().and_then(|until| {
+            let left = Duration::from_millis(until.since(now));
+            Some((Instant::now().checked_add(left)?, until))
+        });
+        self.next_up.lay(slot, order, until);
         self.laid = Some(slot);
     }
 
