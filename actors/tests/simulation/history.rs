@@ -94,10 +94,11 @@ impl History {
 
     /// When what was done at this moment could come to disk.
     fn room_after(&self, done: Timestamp) -> Timestamp {
-        let mut stalls = self.no_room.iter();
-        let stall =
-            stalls.find(|(since, until)| since.minus_ms(SENDING_MS) <= done && done <= *until);
-        stall.map_or(done, |(_, until)| *until)
+        // One that ends may be followed by the next before anything has come to disk.
+        self.no_room.iter().fold(done, |at, (since, until)| {
+            let is_within = since.minus_ms(SENDING_MS) <= at && at <= *until;
+            if is_within { *until } else { at }
+        })
     }
 
     /// Whether what was decided at this moment had to wait for room.

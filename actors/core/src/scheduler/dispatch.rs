@@ -11,7 +11,7 @@ use crate::model::{
 };
 use crate::money::budget::Fit;
 use crate::queue::Place;
-use crate::scheduler::hold;
+use crate::scheduler::{hold, pace};
 use crate::scheduler::slot::{Sending, Slot, Staged};
 
 /// The next job of a lane: staged, or taken from the queue.
@@ -402,13 +402,28 @@ impl Scheduler {
 
     /// Whether a lane's pace lets a call of so many tokens start now; notes until when it does not.
     pub(super) fn pace_allows(&mut self, lane: &str, tokens: u32, now: Timestamp) -> bool {
+        let steady = self.steady.of(now);
+        if self.settings.rules_of(lane).pace.is_on() && self.has_a_late_start(lane, steady) {
+            return false;
+        }
         let Some(track) = self.tracks.get_mut(lane) else {
             return false;
         };
-        let steady = self.steady.of(now);
         let at = track.pace.earliest(tokens, steady);
         track.not_before = (at > steady).then(|| self.steady.on_the_wall(at));
         at <= steady
+    }
+
+    /// Whether a call of a lane waits for a slow disk: it goes out when that answers, and nobody knows how long before the next
+    /// that will have been.
+    fn has_a_late_start(&self, lane: &str, now: Timestamp) -> bool {
+        self.slots.values().any(|slot| match slot {
+            Slot::Starting { sending, .. } => {
+                let is_late = |decided| pace::is_late(decided, now);
+                sending.paced.is_some_and(is_late) && self.settings.lane_of(&sending.model) == lane
+            }
+            _ => false,
+        })
     }
 
     fn give_back(&mut self, lane: &str, candidate: Candidate, now: Timestamp) {

@@ -23,6 +23,11 @@ const LOGGED_SPACING_MS: u64 = WINDOW_MS / PACE_LOG_STARTS_MAX as u64;
 /// From the decision to send a call until it is sent, in milliseconds: a disk that takes no longer makes no call late.
 const LATE_MS: u64 = 250;
 
+/// Whether a call that was decided then is late now.
+pub(super) fn is_late(decided: Timestamp, now: Timestamp) -> bool {
+    now.since(decided) >= LATE_MS
+}
+
 /// The start of a call, and the tokens that it counts for: estimated until they are known.
 #[derive(Debug, Clone, Copy)]
 struct Start {
@@ -106,7 +111,7 @@ impl Pace {
     /// A call that was counted when it was decided is sent now. Where the disk kept it waiting for long its minute begins now:
     /// another that follows by the earlier moment would follow at once.
     pub fn sent(&mut self, job: JobId, decided: Timestamp, now: Timestamp) {
-        if now.since(decided) < LATE_MS || self.last.is_none() {
+        if !is_late(decided, now) || self.last.is_none() {
             return;
         }
         self.mind_the_clock(now);

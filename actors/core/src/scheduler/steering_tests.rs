@@ -112,6 +112,26 @@ fn a_call_that_a_crash_cut_off_counts_for_the_pace_from_when_it_was_recorded() {
 }
 
 #[test]
+fn no_call_is_decided_beside_one_that_a_slow_disk_keeps_from_going_out() {
+    let mut settings = Settings::default();
+    settings.lane.rules = rules(2);
+    settings.lane.rules.pace.min_spacing_ms = 1_000;
+    let mut world = World::with(settings);
+    let first = world.submit(0);
+    let second = world.submit(0);
+    world.now = world.now.plus_ms(5_000);
+    world.tell(Scheduler::tick);
+    // Both could go by the moments at which they were decided.
+    world.ack_all();
+    assert_eq!(world.running(), [first]);
+    world.pass(999);
+    assert_eq!(world.running(), [first]);
+    world.pass(1);
+    assert_eq!(world.running(), [first, second]);
+    world.finish();
+}
+
+#[test]
 fn a_throttle_cools_its_own_lane_and_a_used_up_quota_holds_them_all() {
     let mut world = World::with(two_lanes());
     let big = world.ask(BIG);
