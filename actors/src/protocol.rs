@@ -67,7 +67,7 @@ pub enum QueueMsg {
     /// for the rest this is a longer way to the store.
     Insert {
         /// The job.
-        new: Box<NewJob>,
+        new: Arc<NewJob>,
         /// What the store answers.
         reply: RpcReplyPort<Result<Decisions, StoreError>>,
     },

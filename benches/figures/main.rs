@@ -171,6 +171,39 @@ mod submit {
         (rate, quantile(&times, 0.5))
     }
 
+    /// Jobs a second that so many callers put on disk, a thousand of a kilobyte at a time.
+    async fn bulk(lane: &Orchestrator, callers: usize, from: usize) -> f64 {
+        const THOUSANDS: usize = 60;
+        let chunk = |at: usize| {
+            (0..1_000)
+                .map(|n| waiting::words(at + n))
+                .collect::<Vec<_>>()
+        };
+        let begun = Instant::now();
+        let mut making = Duration::ZERO;
+        let tasks = (0..callers).map(|caller| {
+            let lane = lane.clone();
+            let own = (0..THOUSANDS / callers).map(|n| from + (caller * THOUSANDS + n) * 1_000);
+            let at = Instant::now();
+            let chunks: Vec<_> = own.map(chunk).collect();
+            making += at.elapsed();
+            async move {
+                for jobs in chunks {
+                    for submitted in lane.submit_many(jobs).await.unwrap() {
+                        submitted.unwrap();
+                    }
+                }
+            }
+        });
+        let tasks: Vec<_> = tasks.collect();
+        let tasks: Vec<_> = tasks.into_iter().map(tokio::spawn).collect();
+        for task in tasks {
+            task.await.unwrap();
+        }
+        let took = begun.elapsed() - making;
+        (THOUSANDS * 1_000) as f64 / took.as_secs_f64()
+    }
+
     pub(super) async fn run() {
         println!(
             "\n== durable submissions (median of 5 rounds, one row of 300 bytes as the baseline)"
@@ -196,6 +229,14 @@ mod submit {
                 400,
             );
             let bare = (bare + bare_after) / 2;
+            let mut rates = Vec::new();
+            for (nth, callers) in [1, 2, 4].into_iter().enumerate() {
+                rates.push(bulk(&lane, callers, (nth + 1) * 1_000_000).await);
+            }
+            println!(
+                "round {round}: submit_many of 1,000 by 1, 2 and 4 callers: {:.0}, {:.0} and {:.0} jobs/s",
+                rates[0], rates[1], rates[2]
+            );
             println!(
                 "round {round}: bare commit {bare} us | 1 submitter {one_rate:.0}/s, ack p50 {one_ack} us | 64 submitters {many_rate:.0}/s, ack p50 {many_ack} us"
             );

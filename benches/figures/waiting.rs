@@ -71,7 +71,7 @@ fn measure(store: &Path) -> (u64, u64) {
 }
 
 /// Words of a prompt, others for each number.
-fn words(n: usize) -> Submission {
+pub(super) fn words(n: usize) -> Submission {
     const WORDS: [&str; 16] = [
         "lane", "queue", "a", "the", "of", "durable", "model", "answer", "which", "token",
         "before", "under", "says", "limit", "is", "in",

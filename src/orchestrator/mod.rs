@@ -54,6 +54,7 @@ use onelane_core::model::{
 };
 use ractor::{Actor, ActorRef, RpcReplyPort};
 use tokio::sync::{oneshot, watch};
+use tokio_util::task::TaskTracker;
 
 use crate::config::Loaded;
 use crate::error::Error;
@@ -116,6 +117,8 @@ struct Inner {
     closed: AtomicBool,
     /// The latest `request_id`s that submitters chose: GLM refuses one that it has seen.
     chosen: Mutex<submit::Recent>,
+    /// What is done off the workers.
+    behind: TaskTracker,
     /// The alerts as they are on disk.
     alerts: watch::Sender<AlertBook>,
     notifier: Notifier,
@@ -272,6 +275,7 @@ impl Orchestrator {
                 trust,
                 traces,
                 chosen: Mutex::default(),
+                behind: TaskTracker::new(),
             }),
         };
         lane.start_notifier(webhooks, sender);
@@ -314,6 +318,11 @@ impl Orchestrator {
         if let Some(traces) = &self.inner.traces {
             traces.finish().await;
         }
+        // Work that nobody waits for any more ends all the same, and holds the store until then.
+        let behind = &self.inner.behind;
+        behind.close();
+        let _ = tokio::time::timeout(Duration::from_millis(limits::ACTOR_REPLY_MS), behind.wait())
+            .await;
         Shutdown { drained }
     }
 
@@ -392,10 +401,18 @@ impl Orchestrator {
         read: impl FnOnce(&dyn Store) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, Error> {
         let store = Arc::clone(&self.inner.ports.store);
-        tokio::task::spawn_blocking(move || read(&*store))
-            .await
-            .map_err(|_| Error::Stopped("the runtime is ending".to_owned()))?
-            .map_err(Error::from)
+        Ok(self.off_the_workers(move || read(&*store)).await??)
+    }
+
+    /// Does work that takes a while where it keeps nobody waiting. Once begun it comes to its end, also where nobody waits for
+    /// that any more, and a shutdown waits for it.
+    async fn off_the_workers<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, Error> {
+        let working = self.inner.behind.spawn_blocking(work);
+        let lost = |_| Error::Stopped("the runtime is ending".to_owned());
+        working.await.map_err(lost)
     }
 }
 

@@ -128,6 +128,7 @@ async fn keep(store: RedbStore, config: String) -> Result<RedbStore, StartError>
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering};
     use std::time::Duration;
 
     use super::*;
@@ -149,6 +150,35 @@ mod tests {
         }
         assert!(created[0].is_string());
         assert_eq!(created[0], created[1]);
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_shutdown_waits_for_reads_that_nobody_waits_for_any_more() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut config = Config::default();
+        config.store.path = directory.path().join("lane.redb").display().to_string();
+        let lane = Orchestrator::start(&config).await.unwrap();
+        let (goes_on, may_go_on) = std::sync::mpsc::channel();
+        let ended = Arc::new(AtomicBool::new(false));
+        let told = Arc::clone(&ended);
+        let work = move || {
+            let _ = may_go_on.recv();
+            told.store(true, Ordering::Release);
+        };
+        tokio::select! {
+            biased;
+            _ = lane.off_the_workers(work) => panic!("it can't have ended"),
+            () = std::future::ready(()) => {}
+        }
+        let watched = lane.clone();
+        tokio::spawn(async move {
+            while !watched.inner.closed.load(Ordering::Acquire) {
+                tokio::task::yield_now().await;
+            }
+            goes_on.send(()).unwrap();
+        });
+        lane.shutdown(Duration::from_secs(10)).await;
+        assert!(ended.load(Ordering::Acquire));
     }
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 4)]

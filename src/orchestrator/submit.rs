@@ -9,8 +9,8 @@ use onelane_actors::protocol::{
     Asking, CommitReply, CommitRequest, QueueMsg, StoreMsg, SubmitError, Submitted, submitted,
 };
 use onelane_core::model::{
-    BudgetRefusal, Ending, JobId, JobStatus, NewJob, NotAdmitted, OverRate, Payer, Transition,
-    limits,
+    BudgetRefusal, Ending, JobId, JobStatus, NewJob, NotAdmitted, OverRate, Payer, Timestamp,
+    Transition, limits,
 };
 use onelane_core::scheduler::admission::Intake;
 
@@ -46,6 +46,17 @@ impl Recent {
 /// Bytes of a request that is looked through where it came in.
 const LARGE_BYTES: usize = 128 * 1024;
 
+/// From so many jobs on another thread takes less time than it costs.
+const JOBS_FOR_TWO: usize = 100;
+
+/// A submission with its moment and its id.
+struct Named {
+    submission: Submission,
+    previous: Option<JobId>,
+    id: JobId,
+    at: Timestamp,
+}
+
 impl Orchestrator {
     /// Puts a job on disk; answers once it is durable.
     ///
@@ -59,19 +70,21 @@ impl Orchestrator {
     pub async fn submit(&self, submission: Submission) -> Result<Submitted, Error> {
         let over_rate = submission.over_rate;
         let (submission, previous) = self.going_on(submission).await?;
-        let new = if submission.request.len() > LARGE_BYTES {
-            let lane = self.clone();
-            let making = tokio::task::spawn_blocking(move || lane.new_job(submission, previous));
-            let lost = |_| Error::Stopped("the runtime is ending".to_owned());
-            making.await.map_err(lost)??
-        } else {
-            self.new_job(submission, previous)?
+        let is_large = submission.request.len() > LARGE_BYTES;
+        let named = self.name(submission, previous);
+        let new = match is_large {
+            true => {
+                let lane = self.clone();
+                self.off_the_workers(move || lane.new_job(named)).await??
+            }
+            false => self.new_job(named)?,
         };
+        let new = self.told_apart(new);
         let over = self.ask_budgets(std::slice::from_ref(&new)).await?.pop();
         let new = self.admit(new, over.flatten(), over_rate)?;
         let mut decisions = self
             .ask(|refs, reply| {
-                let new = new.clone();
+                let new = Arc::clone(&new);
                 // One with a key may be there already, and is not started before the store has said so.
                 let may_start = new.job.idempotency_key.is_none();
                 if may_start && refs.is_idle.load(Ordering::Relaxed) {
@@ -106,24 +119,18 @@ impl Orchestrator {
         let mut over_rates = Vec::with_capacity(submissions.len());
         let mut going_on = Vec::with_capacity(submissions.len());
         for submission in submissions {
-            let over_rate = submission.over_rate;
-            going_on.push((self.going_on(submission).await, over_rate));
+            over_rates.push(submission.over_rate);
+            going_on.push(self.going_on(submission).await);
         }
         let lane = self.clone();
-        let making = tokio::task::spawn_blocking(move || {
-            let made = going_on.into_iter().map(|(one, over_rate)| {
-                let (submission, previous) = one?;
-                Ok((lane.new_job(submission, previous)?, over_rate))
-            });
-            made.collect::<Vec<Result<_, Error>>>()
-        });
-        let lost = |_| Error::Stopped("the runtime is ending".to_owned());
-        for made in making.await.map_err(lost)? {
+        let making = self.off_the_workers(move || lane.new_jobs(going_on));
+        let mut rates = Vec::with_capacity(over_rates.len());
+        for (made, over_rate) in making.await?.into_iter().zip(over_rates) {
             match made {
-                Ok((job, over_rate)) => {
+                Ok(job) => {
                     places.push(answers.len());
-                    new.push(job);
-                    over_rates.push(over_rate);
+                    new.push(self.told_apart(job));
+                    rates.push(over_rate);
                     // Overwritten below; stays only if the store answered too little.
                     answers.push(Err(SubmitError::Unknown.into()));
                 }
@@ -132,7 +139,7 @@ impl Orchestrator {
         }
         let mut inserts = Vec::with_capacity(new.len());
         let over = self.ask_budgets(&new).await?;
-        let all = new.into_iter().zip(over).zip(over_rates).zip(places);
+        let all = new.into_iter().zip(over).zip(rates).zip(places);
         for (((new, over), over_rate), place) in all {
             match self.admit(new, over, over_rate) {
                 Ok(new) => inserts.push((place, Transition::Insert(new))),
@@ -196,21 +203,71 @@ impl Orchestrator {
         Ok(ending)
     }
 
-    fn new_job(
-        &self,
-        submission: Submission,
-        previous: Option<JobId>,
-    ) -> Result<Box<NewJob>, Error> {
-        let now = self.inner.ports.clock.now();
-        let id = self.inner.ports.ids.job_id(now);
+    /// Gives a submission its moment and its id.
+    fn name(&self, submission: Submission, previous: Option<JobId>) -> Named {
+        let at = self.inner.ports.clock.now();
+        let id = self.inner.ports.ids.job_id(at);
+        Named {
+            submission,
+            previous,
+            id,
+            at,
+        }
+    }
+
+    fn new_job(&self, named: Named) -> Result<Box<NewJob>, Error> {
+        let Named {
+            submission,
+            previous,
+            id,
+            at,
+        } = named;
         let settings = Arc::clone(&self.inner.settings.borrow());
-        let mut new = Box::new(NewJob::of(submission, &settings, id, now)?);
+        let mut new = Box::new(NewJob::of(submission, &settings, id, at)?);
         new.job.trace = new.job.trace.filter(|_| self.exports_traces());
         new.job.previous = previous;
-        let chosen = &self.inner.chosen;
-        let mut chosen = chosen.lock().unwrap_or_else(PoisonError::into_inner);
-        new.job.request_id = new.job.request_id.filter(|id| chosen.is_new(id.as_str()));
         Ok(new)
+    }
+
+    /// The jobs of many submissions, with ids that rise in their order. Half of them are made on a thread of their own.
+    fn new_jobs(
+        &self,
+        going_on: Vec<Result<(Submission, Option<JobId>), Error>>,
+    ) -> Vec<Result<Box<NewJob>, Error>> {
+        let named = going_on.into_iter().map(|one| {
+            let (submission, previous) = one?;
+            Ok(self.name(submission, previous))
+        });
+        let mut named: Vec<Result<Named, Error>> = named.collect();
+        let make = |named: Vec<Result<Named, Error>>| -> Vec<_> {
+            let made = named.into_iter().map(|named| self.new_job(named?));
+            made.collect()
+        };
+        if named.len() < JOBS_FOR_TWO {
+            return make(named);
+        }
+        let rest = named.split_off(named.len() / 2);
+        std::thread::scope(|scope| {
+            let rest = scope.spawn(|| make(rest));
+            let mut made = make(named);
+            match rest.join() {
+                Ok(rest) => made.extend(rest),
+                Err(panic) => std::panic::resume_unwind(panic),
+            }
+            made
+        })
+    }
+
+    /// The job without a request id that another brought lately: GLM would take the two for one.
+    fn told_apart(&self, mut new: Box<NewJob>) -> Box<NewJob> {
+        if let Some(id) = &new.job.request_id {
+            let chosen = &self.inner.chosen;
+            let mut chosen = chosen.lock().unwrap_or_else(PoisonError::into_inner);
+            if !chosen.is_new(id.as_str()) {
+                new.job.request_id = None;
+            }
+        }
+        new
     }
 
     fn admit(
@@ -218,7 +275,7 @@ impl Orchestrator {
         new: Box<NewJob>,
         over: Option<BudgetRefusal>,
         over_rate: Option<OverRate>,
-    ) -> Result<Box<NewJob>, NotAdmitted> {
+    ) -> Result<Arc<NewJob>, NotAdmitted> {
         let (settings, state) = (self.inner.settings.borrow(), self.inner.state.borrow());
         let closed = self.inner.closed.load(Ordering::Acquire);
         Intake::new(&settings, &state)

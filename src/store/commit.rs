@@ -21,7 +21,7 @@ use super::line::LineRow;
 use super::requests::Requests;
 use super::schema::{self, Counters, decode, encode, meta};
 use super::state::{Found, Merged, State};
-use super::tables::{RowKey, RowValue, Rows, Table};
+use super::tables::{RowId, RowKey, RowValue, Rows, Table};
 use crate::model::{
     Batch, BatchId, CallRecord, HookEndpoint, Job, JobId, JobStatus, UsageKey, UsageRow,
 };
@@ -66,7 +66,7 @@ struct Changed {
     stored_as: Option<JobStatus>,
     /// Its key among the finished jobs, if it is stored as one.
     finished_as: Option<[u8; 17]>,
-    job: Job,
+    job: Arc<Job>,
 }
 
 struct Transaction<'v> {
@@ -83,6 +83,8 @@ struct Transaction<'v> {
     /// Jobs that the batch changed: with short calls one batch holds several changes of a job, and
     /// its row is written once.
     changed: BTreeMap<JobId, Changed>,
+    /// Behind it no job was stored before the batch; `None`: nobody has asked.
+    last_job: Option<RowId>,
     /// Jobs of which something else may go than before, since it is known what was billed or told.
     unbound: BTreeSet<JobId>,
     singles: Singles,
@@ -107,6 +109,7 @@ impl<'v> Transaction<'v> {
             usage_rows: BTreeMap::new(),
             touched: BTreeMap::new(),
             changed: BTreeMap::new(),
+            last_job: None,
             unbound: BTreeSet::new(),
             singles: Singles::default(),
             row: Vec::with_capacity(1_024),
@@ -267,8 +270,21 @@ impl<'v> Transaction<'v> {
         Ok(Requests::new(self.table(schema::REQUESTS)?))
     }
 
+    /// Whether a job comes behind all that are stored: new ones do nearly always, and looking for each would cost more.
+    fn is_new(&mut self, id: JobId) -> Result<bool> {
+        let last = match self.last_job {
+            Some(last) => last,
+            None => *self.last_job.insert(self.state.last(schema::JOBS)?),
+        };
+        let row = schema::JOBS.row(&id.as_bytes());
+        Ok(last < row && !self.own.contains_key(&row))
+    }
+
     /// A job as it is in its table.
     fn stored(&mut self, id: JobId) -> Result<Option<Job>> {
+        if self.is_new(id)? {
+            return Ok(None);
+        }
         let row = self.get(schema::JOBS, id.as_bytes())?;
         row.map(|row| job::decode(id.as_bytes(), row.value()))
             .transpose()

@@ -8,7 +8,10 @@ use std::marker::PhantomData;
 use std::ops::{Bound, RangeBounds};
 use std::sync::{Arc, OnceLock};
 
-use redb::{AccessGuard, Key, Range, ReadOnlyTable, ReadTransaction, ReadableTableMetadata as _};
+use redb::{
+    AccessGuard, Key, Range, ReadOnlyTable, ReadTransaction, ReadableTable as _,
+    ReadableTableMetadata as _,
+};
 
 use super::error::{FileError, Result};
 use super::journal::{Journal, Written};
@@ -103,6 +106,15 @@ impl State {
         }
         let stored = self.stored(table)?.get(key)?;
         Ok(stored.map(Found::Stored))
+    }
+
+    /// A row behind which the table has none.
+    pub(super) fn last<K: RowKey, V: RowValue>(&self, table: Table<K, V>) -> Result<RowId> {
+        let stored = self.stored(table)?.last()?;
+        let stored = stored.map(|(key, _)| table.row(&key.value()));
+        let mut of_journal = self.journal.rows().range(table.first()..table.end());
+        let of_journal = of_journal.next_back().map(|(id, _)| *id);
+        Ok(stored.max(of_journal).unwrap_or(table.first()))
     }
 
     /// The tables without the journal.

@@ -78,6 +78,38 @@ async fn of_many_submissions_the_refused_ones_say_why_and_hinder_no_other() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn many_jobs_have_ids_that_rise_in_their_order_and_the_first_of_two_request_ids_is_kept() {
+    let (_world, lane) = started().await;
+    lane.pause(None).await.unwrap();
+    let named = |text: &str| {
+        let body = format!(
+            r#"{{"request_id":"the-same-one","messages":[{{"role":"user","content":"{text}"}}]}}"#
+        );
+        Submission::chat(&body).unwrap()
+    };
+    let mut jobs: Vec<Submission> = (0..300).map(|n| prompt(format!("{n}"))).collect();
+    jobs[40] = named("first");
+    jobs[280] = named("second");
+    for wrong in [3, 149, 150, 299] {
+        jobs[wrong] = prompt("refused").user("");
+    }
+    let answers = lane.submit_many(jobs).await.unwrap();
+    let refused = answers
+        .iter()
+        .enumerate()
+        .filter(|(_, answer)| answer.is_err());
+    let refused: Vec<usize> = refused.map(|(at, _)| at).collect();
+    assert_eq!(refused, [3, 149, 150, 299]);
+    let ids: Vec<_> = answers.iter().flatten().map(|new| new.job_id).collect();
+    assert!(ids.is_sorted());
+    for (at, keeps) in [(40, true), (280, false)] {
+        let id = answers[at].as_ref().unwrap().job_id;
+        let job = lane.job(id).await.unwrap().record.job;
+        assert_eq!(job.request_id.is_some(), keeps, "{at}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn more_jobs_than_fit_one_transaction_all_run_in_their_order() {
     let (world, lane) = started().await;
     lane.pause(None).await.unwrap();

@@ -68,7 +68,7 @@ pub trait Rows: Finishes {
     fn next_seq(&mut self) -> Seq;
 
     /// Writes a new job and counts it.
-    fn insert(&mut self, job: &Job, request: &Request) -> Result<(), Self::Error>;
+    fn insert(&mut self, job: &Arc<Job>, request: &Request) -> Result<(), Self::Error>;
 
     /// Remembers for which job and request an idempotency key was used in a scope.
     fn insert_key(

@@ -52,7 +52,7 @@ impl QueueState {
     /// A new job goes to the store, with its start where nothing keeps it waiting.
     pub(super) fn insert(
         &mut self,
-        new: Box<NewJob>,
+        new: Arc<NewJob>,
         port: RpcReplyPort<Result<Decisions, StoreError>>,
         now: Timestamp,
     ) -> Result<(), ActorProcessingErr> {
@@ -74,7 +74,7 @@ impl QueueState {
         submission: Submission,
         id: JobId,
         now: Timestamp,
-    ) -> Result<Box<NewJob>, SubmitError> {
+    ) -> Result<Arc<NewJob>, SubmitError> {
         let over_rate = submission.over_rate;
         let new = Box::new(NewJob::of(submission, &self.settings, id, now)?);
         let job = &new.job;

@@ -245,7 +245,7 @@ fn keyed(n: u64, key: &str, prompt: &str) -> NewJob {
 }
 
 fn submit(new: NewJob) -> Transition {
-    Transition::Insert(Box::new(new))
+    Transition::Insert(Arc::new(new))
 }
 
 /// Nothing is found, counted or recovered; an empty batch is fine.

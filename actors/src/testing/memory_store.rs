@@ -484,11 +484,11 @@ impl Rows for Disk {
         self.last_seq
     }
 
-    fn insert(&mut self, job: &Job, request: &Request) -> Result<(), Infallible> {
+    fn insert(&mut self, job: &Arc<Job>, request: &Request) -> Result<(), Infallible> {
         self.counts.moved(None, job.status);
         self.line.insert(job.seq, job.id);
         let record = JobRecord {
-            job: job.clone(),
+            job: job.as_ref().clone(),
             request: Some(Arc::new(request.clone())),
             response: None,
             refusal: None,

@@ -266,7 +266,7 @@ impl Client {
         };
         let id = self.ids.job_id(now);
         let new = match NewJob::of(order.submission.clone(), &settings, id, now) {
-            Ok(new) => Box::new(new),
+            Ok(new) => Arc::new(new),
             Err(error) => return Some(Err(error.into())),
         };
         let send = |refs: &Refs, reply| {

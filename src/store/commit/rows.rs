@@ -18,7 +18,7 @@ use crate::store::{finished, packs, read};
 impl Rows for Transaction<'_> {
     fn job(&mut self, id: JobId) -> Result<Option<Job>> {
         if let Some(changed) = self.changed.get(&id) {
-            return Ok(Some(changed.job.clone()));
+            return Ok(Some(changed.job.as_ref().clone()));
         }
         self.stored(id)
     }
@@ -45,13 +45,13 @@ impl Rows for Transaction<'_> {
         Seq(self.counters.job_seq)
     }
 
-    fn insert(&mut self, job: &Job, request: &Request) -> Result<()> {
+    fn insert(&mut self, job: &Arc<Job>, request: &Request) -> Result<()> {
         self.counters.jobs.moved(None, job.status);
         // Written with what else the batch does to it: it may be started at once.
         let new = Changed {
             stored_as: None,
             finished_as: None,
-            job: job.clone(),
+            job: Arc::clone(job),
         };
         self.changed.insert(job.id, new);
         packs::encode(&mut self.row, job.seq, request)?;
@@ -78,7 +78,7 @@ impl Rows for Transaction<'_> {
             self.counters.jobs.moved(Some(before), job.status);
         }
         if let Some(changed) = self.changed.get_mut(&job.id) {
-            changed.job = job.clone();
+            changed.job = Arc::new(job.clone());
             return Ok(());
         }
         // One that had ended is not where it was: put back in line, it will end anew.
@@ -90,7 +90,7 @@ impl Rows for Transaction<'_> {
         let changed = Changed {
             stored_as: Some(before),
             finished_as: ended.as_ref().and_then(schema::finished_key_of),
-            job: job.clone(),
+            job: Arc::new(job.clone()),
         };
         self.changed.insert(job.id, changed);
         Ok(())

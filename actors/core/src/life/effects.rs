@@ -131,9 +131,10 @@ fn insert<R: Rows>(rows: &mut R, new: &NewJob) -> Decision<R::Error> {
     {
         return Ok(Err(refusal));
     }
-    let mut job = Box::new(new.job.clone());
+    let mut job = new.job.clone();
     job.waits_for = open.iter().map(|before| before.id).collect();
     job.seq = rows.next_seq();
+    let job = Arc::new(job);
     rows.insert(&job, &new.request)?;
     batches::count(rows, None, &job)?;
     wait_for(rows, job.id, open)?;

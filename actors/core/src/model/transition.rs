@@ -85,7 +85,7 @@ pub struct Settlement {
 #[derive(Debug, Clone)]
 pub enum Transition {
     /// A new job.
-    Insert(Box<NewJob>),
+    Insert(Arc<NewJob>),
     /// The next attempt of a pending job goes on record, not yet sent.
     Stage {
         /// The job.
@@ -252,7 +252,7 @@ pub struct Dispatch {
 #[derive(Debug, Clone)]
 pub enum Applied {
     /// The job is on disk, as it is now (with its sequence number).
-    Inserted(Box<Job>),
+    Inserted(Arc<Job>),
     /// The same submission was on disk already: this is its job.
     Existing(Box<Job>),
     /// The same, and it belongs to the batch of this submission from now on.

@@ -35,10 +35,25 @@ pub struct Rough;
 impl CountTokens for Rough {
     fn count(&self, _model: &str, text: &str) -> u64 {
         // Of bytes alone: prompts are long, and every submission is counted.
-        let ascii = text.bytes().filter(u8::is_ascii).count();
-        let other = text.bytes().filter(|byte| *byte >= 0xC0).count();
+        let (ascii, other) = match text.is_ascii() {
+            true => (text.len(), 0),
+            false => {
+                let bytes = text.as_bytes();
+                (
+                    count(bytes, |byte| byte < 0x80),
+                    count(bytes, |byte| byte >= 0xC0),
+                )
+            }
+        };
         (ascii.div_ceil(4) + (other * 2).div_ceil(3)) as u64
     }
+}
+
+/// How many bytes are such. A piece at a time, whose count fits into a byte: so the machine looks at many at once.
+fn count(bytes: &[u8], is: impl Fn(u8) -> bool) -> usize {
+    let of_piece = |piece: &[u8]| piece.iter().map(|byte| u8::from(is(*byte))).sum::<u8>();
+    let pieces = bytes.chunks(usize::from(u8::MAX));
+    pieces.map(|piece| usize::from(of_piece(piece))).sum()
 }
 
 /// The completion tokens that models allow: measured, and where nobody has measured it the context, which
@@ -348,6 +363,25 @@ mod tests {
         assert_eq!(tokens(&chinese, Some(10)), 200 + 8 + 10);
         let chat = Request::chat(r#"{"messages":[{"role":"user"}],"max_tokens":50}"#).unwrap();
         assert!((58..90).contains(&tokens(&chat, None)));
+    }
+
+    #[test]
+    fn a_text_is_counted_alike_however_long_it_is_and_whatever_it_is_made_of() {
+        for part in [
+            "a",
+            "\u{e9}",
+            "\u{4f60}a",
+            "\u{1f600}\u{4f60}\u{4f60}b",
+            " ",
+        ] {
+            for times in [0, 1, 84, 85, 254, 255, 256, 1_021] {
+                let text = part.repeat(times);
+                let ascii = text.chars().filter(char::is_ascii).count() as u64;
+                let other = text.chars().count() as u64 - ascii;
+                let tokens = ascii.div_ceil(4) + (other * 2).div_ceil(3);
+                assert_eq!(Rough.count("", &text), tokens, "{part} {times}");
+            }
+        }
     }
 
     #[test]

@@ -3,6 +3,8 @@
 //! The way in: [`NewJob::of`](crate::model::NewJob::of), [`Intake::admit`], an insertion
 //! into the store, whose decision says the rest.
 
+use std::sync::Arc;
+
 use crate::model::{
     Admission, BudgetRefusal, NewJob, NotAdmitted, OverRate, Pause, SchedulerState, Settings,
 };
@@ -56,7 +58,7 @@ impl<'a> Intake<'a> {
         mut new: Box<NewJob>,
         over: Option<BudgetRefusal>,
         over_rate: Option<OverRate>,
-    ) -> Result<Box<NewJob>, NotAdmitted> {
+    ) -> Result<Arc<NewJob>, NotAdmitted> {
         let late = new.job.deadline.filter(|by| *by <= new.job.created_at);
         new.admission = match (late, over_rate) {
             (Some(deadline), _) if !self.is_stopping => {
@@ -69,7 +71,7 @@ impl<'a> Intake<'a> {
         };
         match &new.admission {
             Admission::Refused(why) if new.job.idempotency_key.is_none() => Err(why.clone()),
-            _ => Ok(new),
+            _ => Ok(Arc::from(new)),
         }
     }
 }

@@ -37,9 +37,9 @@ impl Scheduler {
     /// effects, the start another of it. `Err`: it has to wait, and is to be inserted as others are.
     pub fn start_at_once(
         &mut self,
-        new: Box<NewJob>,
+        new: Arc<NewJob>,
         now: Timestamp,
-    ) -> Result<Vec<Effect>, (Box<NewJob>, Vec<Effect>)> {
+    ) -> Result<Vec<Effect>, (Arc<NewJob>, Vec<Effect>)> {
         let Some(setting) = self.set_out_at_once(&new, now) else {
             return Err((new, self.out.hand_out()));
         };

@@ -3,13 +3,13 @@
 use super::*;
 use crate::model::{Admission, NewJob, NotAdmitted, Pause};
 
-fn new(seq: u64, change: impl FnOnce(&mut Job)) -> Box<NewJob> {
+fn new(seq: u64, change: impl FnOnce(&mut Job)) -> Arc<NewJob> {
     let mut job = Job {
         seq: Seq::default(),
         ..job(seq, 0)
     };
     change(&mut job);
-    Box::new(NewJob {
+    Arc::new(NewJob {
         job,
         request: Request::Prompt("p".to_owned()),
         fingerprint: None,
@@ -21,7 +21,7 @@ fn new(seq: u64, change: impl FnOnce(&mut Job)) -> Box<NewJob> {
 
 impl World {
     /// Whether a job that comes now is sent with the commit that inserts it.
-    fn comes(&mut self, new: Box<NewJob>) -> bool {
+    fn comes(&mut self, new: Arc<NewJob>) -> bool {
         let id = new.job.id;
         let was_known = self.lane.knows(id);
         match self.lane.start_at_once(new, self.now) {
@@ -74,7 +74,7 @@ fn what_would_have_to_wait_is_not_started_at_once() {
     let over = world.now;
     assert!(!world.comes(new(1, |job| job.deadline = Some(over))));
     let mut refused = new(1, |_| {});
-    refused.admission = Admission::Refused(NotAdmitted::Closed(Pause {
+    Arc::make_mut(&mut refused).admission = Admission::Refused(NotAdmitted::Closed(Pause {
         since: world.now,
         reason: None,
     }));

@@ -11,8 +11,8 @@ use crate::model::{
 };
 use crate::money::budget::Fit;
 use crate::queue::Place;
-use crate::scheduler::{hold, pace};
 use crate::scheduler::slot::{Sending, Slot, Staged};
+use crate::scheduler::{hold, pace};
 
 /// The next job of a lane: staged, or taken from the queue.
 pub(super) enum Candidate {

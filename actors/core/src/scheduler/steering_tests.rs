@@ -112,6 +112,23 @@ fn a_call_that_a_crash_cut_off_counts_for_the_pace_from_when_it_was_recorded() {
 }
 
 #[test]
+fn a_call_that_a_restart_finds_open_counts_for_the_pace_as_if_it_had_just_been_sent() {
+    let mut settings = Settings::default();
+    settings.lane.rules.pace.min_spacing_ms = 10_000;
+    let mut world = World::with(settings);
+    let [_open] = world.submit_all([0]);
+    assert_eq!(world.running().len(), 1);
+    // The disk may have kept it waiting for all that time.
+    world.now = world.now.plus_ms(60_000);
+    let recovered = world.disk.recovered();
+    let settings = Arc::clone(&world.settings);
+    let mut lane = Scheduler::recover(recovered, settings, [SlotId(0)], 2, world.now);
+    lane.restore_pace(&[], world.now);
+    let pace = &lane.tracks[DEFAULT_LANE].pace;
+    assert_eq!(pace.earliest(1, world.now), world.now.plus_ms(10_000));
+}
+
+#[test]
 fn no_call_is_decided_beside_one_that_a_slow_disk_keeps_from_going_out() {
     let mut settings = Settings::default();
     settings.lane.rules = rules(2);

@@ -64,7 +64,7 @@ impl Disk {
             let mut job = new.job.clone();
             job.seq = Seq(seq);
             self.jobs.insert(job.id, job.clone());
-            return Ok(Applied::Inserted(Box::new(job)));
+            return Ok(Applied::Inserted(Arc::new(job)));
         }
         let Some(id) = transition.job_id() else {
             return Ok(Applied::Done);

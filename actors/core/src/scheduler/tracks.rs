@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::Scheduler;
 use super::wait::Recent;
-use crate::model::{AttemptPhase, CallOutcome, CallRecord, DEFAULT_LANE, Timestamp, limits};
+use crate::model::{CallOutcome, CallRecord, DEFAULT_LANE, Timestamp, limits};
 use crate::scheduler::pace::Pace;
 use crate::scheduler::slot::Stage;
 use crate::scheduler::{adaptive, hold};
@@ -44,13 +44,11 @@ impl Scheduler {
             (at, call.job_id, call.model.as_str(), tokens)
         });
         let open = self.recovery.jobs().filter_map(|job| {
-            let (open, tokens) = (job.open?, u64::from(job.estimated_tokens));
-            // A staged one may have been sent at any moment since it was staged, even just now.
-            let at = match open.phase {
-                AttemptPhase::Started => steps.told_now(open.at, now),
-                AttemptPhase::Staged => now,
-            };
-            Some((at, job.id, job.sent_to(), tokens))
+            // It may have been sent at any moment since that was decided, even just now: where it was staged, or waited for
+            // a slow disk.
+            job.open?;
+            let tokens = u64::from(job.estimated_tokens);
+            Some((now, job.id, job.sent_to(), tokens))
         });
         let starts: Vec<_> = ended.chain(open).collect();
         for (name, track) in &mut self.tracks {

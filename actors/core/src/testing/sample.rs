@@ -1,5 +1,7 @@
 //! Jobs and outcomes for tests, each made of one small number, so that a failing test is readable.
 
+use std::sync::Arc;
+
 use serde_json::value::RawValue;
 use uuid::Uuid;
 
@@ -46,7 +48,7 @@ pub fn insert(n: u64) -> Transition {
 pub fn insert_with(n: u64, change: impl FnOnce(&mut NewJob)) -> Transition {
     let mut new = new_job(n);
     change(&mut new);
-    Transition::Insert(Box::new(new))
+    Transition::Insert(Arc::new(new))
 }
 
 /// Job `n` is given up by a caller.

@@ -1,5 +1,7 @@
 //! Batches: counts that are those of their jobs at every moment.
 
+use std::sync::Arc;
+
 use super::super::sample::{self, START, job_id};
 use super::prune::{before, nothing};
 use super::{Open, done, job, refused};
@@ -112,7 +114,7 @@ pub fn a_job_that_is_submitted_to_another_batch_moves_there<S: Store>(open_store
     );
     let again = |n| match insert(n, TWO) {
         Transition::Insert(mut new) => {
-            new.job.id = job_id(n + 100);
+            Arc::make_mut(&mut new).job.id = job_id(n + 100);
             Transition::Insert(new)
         }
         other => other,
@@ -168,8 +170,9 @@ pub fn a_job_that_moves_to_another_batch_takes_its_costs_and_its_key_along<S: St
     // Under its new key it is the same submission, and under its old one it is none any more.
     let again = |n, key: &str, id| match insert(n, id) {
         Transition::Insert(mut new) => {
-            new.job.id = job_id(n + 100);
-            new.job.idempotency_key = Some(key.to_owned());
+            let job = &mut Arc::make_mut(&mut new).job;
+            job.id = job_id(n + 100);
+            job.idempotency_key = Some(key.to_owned());
             Transition::Insert(new)
         }
         other => other,

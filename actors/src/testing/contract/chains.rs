@@ -1,5 +1,7 @@
 //! Jobs that run after other jobs.
 
+use std::sync::Arc;
+
 use super::*;
 use onelane_core::model::{FailureClass, JobId, Phase, code};
 
@@ -72,7 +74,7 @@ pub fn a_job_after_what_will_not_be_completed_is_refused<S: Store>(open: Open<'_
         let Transition::Insert(mut new) = sample::insert_after(4, &[1]) else {
             unreachable!()
         };
-        new.job.idempotency_key = Some("k".to_owned());
+        Arc::make_mut(&mut new).job.idempotency_key = Some("k".to_owned());
         Transition::Insert(new)
     };
     done(&store, &[1, 2, 3].map(sample::insert));

@@ -1,6 +1,8 @@
 //! What retention leaves: dead letters, what is still to be told, what nobody can tell the cost of; and that
 //! neither these nor a wrong clock stand in its way.
 
+use std::sync::Arc;
+
 use super::prune::{before, calls_left, hour, jobs_left, life, most, nothing, prune};
 use super::*;
 use onelane_core::model::{Cutoff, DeliveryChange, DeliveryId, Prune, Pruned, TryOutcome, Wait};
@@ -86,7 +88,7 @@ pub fn a_job_stays_whole_until_its_end_is_told<S: Store>(open: Open<'_, S>) {
         .job
         .callback_url
         .clone_from(&wanted.job.callback_url);
-    let insert = |new| Transition::Insert(Box::new(new));
+    let insert = |new| Transition::Insert(Arc::new(new));
     done(&store, &[insert(wanted), insert(failing)]);
     // The pruning is in the very batch of the end.
     let [_, start, complete] = life(1);

@@ -138,10 +138,10 @@ impl Plan {
         sample::job_id(u64::from(number))
     }
 
-    pub(crate) fn new_job(&self, number: u8) -> Box<NewJob> {
+    pub(crate) fn new_job(&self, number: u8) -> Arc<NewJob> {
         let new = sample::new_job(u64::from(number));
         let is_urgent = number == self.jobs && number > 1;
-        Box::new(NewJob {
+        Arc::new(NewJob {
             job: Job {
                 priority: if is_urgent { 9 } else { 0 },
                 worst: WorstCase {
