@@ -105,7 +105,7 @@ mod tests {
             (uptime, sample::START.plus_ms(wall_ms))
         };
         next_up.lay(slot, Box::new(order), Some(at(10, 10)));
-        // A clock that was set back, a machine that slept, and both.
+        // The wall clock set back, a machine that slept, and time that passed for both.
         for late in [at(10, 0), at(0, 10), at(11, 12)] {
             assert!(next_up.take(slot, late).is_none());
         }

@@ -405,7 +405,7 @@ impl Orchestrator {
     }
 
     /// Does work that takes a while where it keeps nobody waiting. Once begun it comes to its end, also where nobody waits for
-    /// that any more, and a shutdown waits for it.
+    /// that any more, and a shutdown waits for it, for as long as for an actor.
     async fn off_the_workers<T: Send + 'static>(
         &self,
         work: impl FnOnce() -> T + Send + 'static,

@@ -170,14 +170,19 @@ mod tests {
             _ = lane.off_the_workers(work) => panic!("it can't have ended"),
             () = std::future::ready(()) => {}
         }
-        let watched = lane.clone();
-        tokio::spawn(async move {
-            while !watched.inner.closed.load(Ordering::Acquire) {
-                tokio::task::yield_now().await;
-            }
-            goes_on.send(()).unwrap();
+        let ending = tokio::spawn({
+            let lane = lane.clone();
+            async move { lane.shutdown(Duration::from_secs(10)).await }
         });
-        lane.shutdown(Duration::from_secs(10)).await;
+        let mut gone = lane.inner.gone.clone();
+        gone.wait_for(|gone| *gone).await.unwrap();
+        // All else has ended.
+        for _ in 0..1_000 {
+            tokio::task::yield_now().await;
+        }
+        assert!(!ending.is_finished());
+        goes_on.send(()).unwrap();
+        ending.await.unwrap();
         assert!(ended.load(Ordering::Acquire));
     }
 

@@ -2,7 +2,7 @@
 
 use std::collections::{HashSet, VecDeque};
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use onelane_actors::ports::{Decisions, JobRecord};
 use onelane_actors::protocol::{
@@ -246,13 +246,20 @@ impl Orchestrator {
         if named.len() < JOBS_FOR_TWO {
             return make(named);
         }
-        let rest = named.split_off(named.len() / 2);
+        let rest = Mutex::new(named.split_off(named.len() / 2));
+        let make_rest = || {
+            make(std::mem::take(
+                &mut *rest.lock().unwrap_or_else(PoisonError::into_inner),
+            ))
+        };
         std::thread::scope(|scope| {
-            let rest = scope.spawn(|| make(rest));
+            // Where there is no thread to be had it is done here.
+            let other = std::thread::Builder::new().spawn_scoped(scope, make_rest);
             let mut made = make(named);
-            match rest.join() {
-                Ok(rest) => made.extend(rest),
-                Err(panic) => std::panic::resume_unwind(panic),
+            match other.map(std::thread::ScopedJoinHandle::join) {
+                Ok(Ok(rest)) => made.extend(rest),
+                Ok(Err(panic)) => std::panic::resume_unwind(panic),
+                Err(_) => made.extend(make_rest()),
             }
             made
         })

@@ -544,6 +544,13 @@ impl Scheduler {
         taken + self.recovery.in_flight()
     }
 
+    /// Calls that callers have, or may have: one that has not said so yet may have one of an earlier queue's. What is only in
+    /// doubt is open at none of the others.
+    fn at_callers(&self) -> usize {
+        let may_have = |slot: &&Slot| slot.is_taken() || matches!(slot, Slot::Unknown);
+        self.slots.values().filter(may_have).count()
+    }
+
     /// Whether a call to this model is open or about to be.
     fn is_called(&self, model: &str) -> bool {
         let mut slots = self.slots.values().filter_map(Slot::model);

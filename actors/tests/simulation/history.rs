@@ -109,9 +109,11 @@ impl History {
     /// Since when what comes to disk now may be decided.
     pub(crate) fn decided_since(&self, now: Timestamp) -> Timestamp {
         let sent = now.minus_ms(SENDING_MS);
-        let mut stalls = self.no_room.iter();
-        let stall = stalls.find(|(_, until)| *until >= sent);
-        stall.map_or(sent, |(since, _)| since.minus_ms(SENDING_MS))
+        let stalls = self.no_room.iter().rev();
+        stalls.fold(sent, |at, (since, until)| match *until >= at {
+            true => at.min(since.minus_ms(SENDING_MS)),
+            false => at,
+        })
     }
 
     /// An operator begins to do something.

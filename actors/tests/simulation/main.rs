@@ -134,6 +134,31 @@ fn whatever_happens_in_a_world_its_promises_hold() {
     sums.assert_it_was_worth_it(last - first);
 }
 
+/// Worlds in which the lane broke a promise before it was mended, by the events that it took.
+const BROKEN_ONCE: [(u64, &str); 5] = [
+    (
+        310_006,
+        "111,120,160,190,191,192,230,270,280,290,300,440,480,492,500,1030,1050,9000,9001",
+    ),
+    (400_968, "10,11,20,30,71,100,101,122,123,130,140,9009"),
+    (631_099, "502,530,534,540"),
+    (663_692, "20,62,80,81,82,170,180,9000,9010,9012"),
+    (
+        1_111_736,
+        "211,212,250,330,370,382,412,414,450,470,480,490,500,1010,1020,1050,9000",
+    ),
+];
+
+#[test]
+fn worlds_that_broke_a_promise_once_keep_it() {
+    for (seed, events) in BROKEN_ONCE {
+        let script: Script = events.parse().unwrap();
+        if let Err(broken) = world::lives(seed, &script, Planted::Nothing, false) {
+            panic!("world {seed}: {}", broken.what);
+        }
+    }
+}
+
 #[test]
 fn the_same_seed_makes_the_same_world() {
     let mut different = Vec::new();

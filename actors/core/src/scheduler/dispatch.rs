@@ -132,7 +132,7 @@ impl Scheduler {
         self.goes_on_sending(lane)
             && (!alone || self.in_flight() == 0)
             // Another lane may have more open than its new rules allow.
-            && self.in_flight() < usize::from(self.settings.slots())
+            && self.at_callers() < usize::from(self.settings.slots())
             && self.in_flight_of(lane) < usize::from(self.limit(lane, rules))
     }
 

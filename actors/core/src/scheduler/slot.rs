@@ -221,7 +221,7 @@ impl Stage {
     /// starts are stored. Where as many as are staged may be, too few are: the next are said of when half of those are gone,
     /// so that half of them have to last for a commit.
     pub fn held_back(&mut self) {
-        if self.window > self.depth {
+        if self.window >= self.depth {
             self.depth = (self.depth * 2).min(self.max);
             self.calm = 0;
         } else {
@@ -444,7 +444,7 @@ mod tests {
     fn who_was_held_back_may_send_twice_as_far_ahead_of_twice_as_many_up_to_a_bound() {
         let mut stage = Stage::new(DEPTH_MAX);
         let bounds = [2, 4, 8, 16, 32, 64];
-        for (window, depth) in bounds.into_iter().flat_map(|to| [(to, to / 2), (to, to)]) {
+        for (window, depth) in bounds.into_iter().flat_map(|to| [(to / 2, to), (to, to)]) {
             stage.held_back();
             assert_eq!((stage.window(), stage.depth()), (window, depth));
         }
@@ -455,7 +455,7 @@ mod tests {
     #[test]
     fn the_window_shrinks_to_three_times_what_was_sent_ahead() {
         let mut stage = Stage::new(DEPTH_MAX);
-        (0..7).for_each(|_| stage.held_back());
+        (0..8).for_each(|_| stage.held_back());
         assert_eq!(stage.window(), 16);
         let mut run = |at_once: u64| {
             for ticket in 1..=u64::from(WINDOW_RUNS) {

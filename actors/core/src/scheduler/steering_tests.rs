@@ -539,3 +539,26 @@ fn a_lane_that_has_more_calls_open_than_its_new_settings_allow_leaves_fewer_to_t
     assert!(world.running().contains(&waits));
     world.finish();
 }
+
+#[test]
+fn what_is_in_doubt_in_one_lane_keeps_no_other_waiting() {
+    let mut world = World::with(Settings {
+        lane: rules(1).into(),
+        lanes: [("big".to_owned(), lane_for(BIG))].into(),
+        ..Settings::default()
+    });
+    let open = world.ask("one");
+    let staged = world.ask("one");
+    world.ack_all();
+    assert_eq!(world.running(), [open]);
+    assert!(world.disk.released.contains(&staged));
+    // The queue is made anew, and the caller goes on with its call.
+    world.recover();
+    let free = world.callers.iter().find(|(_, call)| call.is_none());
+    let free = *free.expect("one of two").0;
+    world.announce(free);
+    world.ack_all();
+    let big = world.ask(BIG);
+    world.ack_all();
+    assert!(world.running().contains(&big));
+}

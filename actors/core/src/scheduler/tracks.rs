@@ -44,11 +44,14 @@ impl Scheduler {
             (at, call.job_id, call.model.as_str(), tokens)
         });
         let open = self.recovery.jobs().filter_map(|job| {
-            // It may have been sent at any moment since that was decided, even just now: where it was staged, or waited for
-            // a slow disk.
-            job.open?;
-            let tokens = u64::from(job.estimated_tokens);
-            Some((now, job.id, job.sent_to(), tokens))
+            let (open, tokens) = (job.open?, u64::from(job.estimated_tokens));
+            // It may have been sent at any moment since that was decided, even just now, where it was staged or waited for a slow
+            // disk. What GLM holds as a task was sent long ago.
+            let at = match job.task {
+                Some(_) => steps.told_now(open.at, now),
+                None => now,
+            };
+            Some((at, job.id, job.sent_to(), tokens))
         });
         let starts: Vec<_> = ended.chain(open).collect();
         for (name, track) in &mut self.tracks {
