@@ -53,6 +53,10 @@ impl ClockSteps {
     /// clock said more than once is taken for the latest.
     #[must_use]
     pub fn told_now(&self, noted: Timestamp, now: Timestamp) -> Timestamp {
+        // It was set back since the last step, while no process looked: what it said since then it says now.
+        if noted <= now && self.0.last().is_some_and(|step| now < step.after()) {
+            return noted;
+        }
         let set_later = |by_ms| Timestamp::from_millis(noted.as_millis().saturating_add(by_ms));
         let (mut said, mut set_by, mut ends) = (None, 0_i64, now);
         let steps = self.0.iter().rev();
@@ -93,6 +97,19 @@ mod tests {
 
     const fn at(ms: i64) -> Timestamp {
         Timestamp::from_millis(ms)
+    }
+
+    #[test]
+    fn what_was_noted_after_a_clock_was_set_back_unseen_is_told_as_it_was_noted() {
+        let mut steps = ClockSteps::default();
+        steps.note(-HOUR_MS, at(10 * HOUR_MS), KEPT_MS);
+        // Three hours back while nothing ran.
+        let now = at(7 * HOUR_MS);
+        assert_eq!(
+            steps.told_now(at(7 * HOUR_MS - 9), now),
+            at(7 * HOUR_MS - 9)
+        );
+        assert_eq!(steps.told_now(at(11 * HOUR_MS - 9), now), now);
     }
 
     #[test]
