@@ -46,7 +46,7 @@ impl Recent {
 /// Bytes of a request that is looked through where it came in.
 const LARGE_BYTES: usize = 128 * 1024;
 
-/// From so many jobs on another thread takes less time than it costs.
+/// From so many jobs on a second thread saves more time than it costs.
 const JOBS_FOR_TWO: usize = 100;
 
 /// A submission with its moment and its id.
