@@ -2,9 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use onelane::model::{CallOutcome, CallRecord, Cost, Currency, UsageKey, UsageRow};
-use onelane::ports::{Store as _, UsageFilter};
+use onelane::model::{
+    Calendar, CallOutcome, CallRecord, Cost, Currency, Period, Timestamp, UsageKey, UsageRow,
+};
+use onelane::ports::{Clock as _, Store as _, UsageFilter};
 use onelane::simulator::Simulator;
+use onelane::system::SystemClock;
 use serde_json::Value;
 use serde_json::value::RawValue;
 
@@ -24,15 +27,36 @@ fn spent(calls: &[&CallRecord]) -> [u64; 2] {
     [spent, in_doubt.sum()]
 }
 
-/// No more than the limit was spent, calls that may have been billed included, and the API told the sum of the call log.
+/// The month that is under way in the zone of the budgets, by its end.
+pub(crate) fn month_under_way() -> Timestamp {
+    let calendar = Calendar::default();
+    Period::Month.end(&calendar, calendar.day(SystemClock.now()))
+}
+
+/// In no month was more than the limit spent, calls that may have been billed included, and the API told the sum of the call
+/// log for the month under way. A new month may have begun at any moment of the loop.
 pub(crate) fn a_budget_was_kept<'a>(
     calls: impl Iterator<Item = &'a CallRecord>,
-    told: &Value,
+    told: Option<&Value>,
     limit: u64,
 ) {
-    let calls: Vec<&CallRecord> = calls.collect();
-    let [spent, in_doubt] = spent(&calls);
-    assert!(spent + in_doubt <= limit, "{spent} + {in_doubt} > {limit}");
+    let calendar = Calendar::default();
+    let mut months: BTreeMap<Timestamp, Vec<&CallRecord>> = BTreeMap::new();
+    for call in calls {
+        let end = Period::Month.end(&calendar, call.day());
+        months.entry(end).or_default().push(call);
+    }
+    for calls in months.values() {
+        let [spent, in_doubt] = spent(calls);
+        assert!(spent + in_doubt <= limit, "{spent} + {in_doubt} > {limit}");
+    }
+    let Some(told) = told else {
+        let is_spent = months.contains_key(&month_under_way());
+        assert!(!is_spent, "calls of this month, and no budget of it");
+        return;
+    };
+    let until = Timestamp::parse_rfc3339(told["until"].as_str().unwrap()).unwrap();
+    let [spent, in_doubt] = spent(months.get(&until).map_or(&[], Vec::as_slice));
     assert_eq!(told["spent"]["tokens"], spent, "{told}");
     assert_eq!(told["inDoubt"]["tokens"], in_doubt, "{told}");
     assert_eq!(told["reserved"]["tokens"], 0, "{told}");
