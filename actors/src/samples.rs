@@ -106,22 +106,28 @@ impl Sampler {
 
 /// So many times as long as it has worked the thread rests, so that the lane has the processor.
 const REST: u32 = 4;
+/// The shortest rest: to wake the thread for each call would cost a fast lane more than counting its prompt.
+const REST_MIN: Duration = Duration::from_millis(10);
 /// The longest rest.
 const REST_MAX: Duration = Duration::from_secs(1);
 
 fn count(samples: &Receiver<Sample>, tokens: &dyn CountTokens, cost: &ActorRef<CostMsg>) {
-    while let Ok(sample) = samples.recv() {
+    while let Ok(first) = samples.recv() {
         let begun = Instant::now();
-        let estimate = estimate::of(&sample.request, &sample.model, None, tokens);
-        let counted = CostMsg::Counted {
-            model: sample.model,
-            estimated_tokens: estimate.prompt_tokens,
-            counted_tokens: sample.counted_tokens,
-        };
-        if cost.cast(counted).is_err() {
-            return;
+        for sample in
+            std::iter::once(first).chain(samples.try_iter().take(limits::SAMPLES_WAITING_MAX))
+        {
+            let estimate = estimate::of(&sample.request, &sample.model, None, tokens);
+            let counted = CostMsg::Counted {
+                model: sample.model,
+                estimated_tokens: estimate.prompt_tokens,
+                counted_tokens: sample.counted_tokens,
+            };
+            if cost.cast(counted).is_err() {
+                return;
+            }
         }
-        std::thread::sleep((begun.elapsed() * REST).min(REST_MAX));
+        std::thread::sleep((begun.elapsed() * REST).clamp(REST_MIN, REST_MAX));
     }
 }
 

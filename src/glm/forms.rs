@@ -216,10 +216,7 @@ fn holds(raw: Option<&RawValue>) -> bool {
 
 /// The tokens of a `usage` object.
 fn counted(raw: Option<&RawValue>, names: &Names) -> Usage {
-    // Looked at by itself: an odd count in it does not make the answer an odd one.
-    raw.and_then(|raw| bounded::excerpt(raw.get()).ok())
-        .map(|json| usage::read(&json, names))
-        .unwrap_or_default()
+    raw.map(|raw| usage::read(raw, names)).unwrap_or_default()
 }
 
 /// Forms that have no odd answers: what is not of their shape is none.

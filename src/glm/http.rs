@@ -83,7 +83,7 @@ impl HttpGlm {
 impl Glm for HttpGlm {
     fn call(&self, call: GlmCall, abort: CancellationToken) -> CallFuture {
         let request = match call.endpoint.url(call.request.face()) {
-            Ok(url) => post(&url, &call),
+            Ok(url) => post(self.url(&url), &call),
             Err(unknown) => Err(unknown_face(&unknown)),
         };
         let glm = self.clone();
@@ -117,6 +117,11 @@ impl Glm for HttpGlm {
 }
 
 impl HttpGlm {
+    /// A URL that a call can go to; `None`: it is none of HTTP.
+    pub(super) fn url(&self, text: &str) -> Option<Url> {
+        self.pool.url(text)
+    }
+
     async fn run(
         &self,
         request: Result<Request, Failure>,
@@ -375,7 +380,7 @@ fn unknown_face(unknown: &NoUpstream) -> Failure {
 }
 
 /// The request that carries a call's body to `url`, or why it can't be written.
-pub(super) fn post(url: &str, call: &GlmCall) -> Result<Request, Failure> {
+pub(super) fn post(url: Option<Url>, call: &GlmCall) -> Result<Request, Failure> {
     let mut request = request(Method::POST, url, call)?;
     let body = wire::body(call).map_err(|e| {
         let message = format!("the stored request can't be sent: {e}");
@@ -393,21 +398,22 @@ pub(super) fn post(url: &str, call: &GlmCall) -> Result<Request, Failure> {
 }
 
 /// A request with the call's key and without a body, or why it can't be written.
-pub(super) fn request(method: Method, url: &str, call: &GlmCall) -> Result<Request, Failure> {
+pub(super) fn request(
+    method: Method,
+    url: Option<Url>,
+    call: &GlmCall,
+) -> Result<Request, Failure> {
     let key = call
         .endpoint
         .api_key
         .as_ref()
         .ok_or_else(|| operator(code::NO_API_KEY, "no API key is configured; set one"))?;
-    let url = Url::parse(url)
-        .ok()
-        .filter(|url| matches!(url.scheme(), "http" | "https"))
-        .ok_or_else(|| {
-            operator(
-                code::BASE_URL_INVALID,
-                "the base URL is not an http or https URL; set glm.base_url",
-            )
-        })?;
+    let url = url.ok_or_else(|| {
+        operator(
+            code::BASE_URL_INVALID,
+            "the base URL is not an http or https URL; set glm.base_url",
+        )
+    })?;
     let face = call.request.face();
     let (header, text) = match face.key_header() {
         KeyHeader::Bearer => (AUTHORIZATION, format!("Bearer {}", key.expose())),

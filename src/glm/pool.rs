@@ -10,8 +10,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use onelane_core::model::{Reuse, limits};
-use reqwest::Client;
 use reqwest::header::HeaderMap;
+use reqwest::{Client, Url};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
@@ -73,6 +73,8 @@ struct State {
     echoing: BTreeSet<String>,
     /// The latest ids that submitters chose, oldest first.
     chosen: VecDeque<String>,
+    /// Where the last call went: the next one goes there too, nearly always, and to parse its URL takes a microsecond.
+    last_url: Option<(String, Url)>,
 }
 
 impl Pool {
@@ -84,11 +86,24 @@ impl Pool {
             idle_ms: IDLE_MS,
             echoing: BTreeSet::new(),
             chosen: VecDeque::new(),
+            last_url: None,
         })))
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A URL that a call can go to; `None`: it is none of HTTP.
+    pub(super) fn url(&self, text: &str) -> Option<Url> {
+        let mut state = self.state();
+        if let Some((_, url)) = state.last_url.as_ref().filter(|(last, _)| last == text) {
+            return Some(url.clone());
+        }
+        let url = Url::parse(text).ok();
+        let url = url.filter(|url| matches!(url.scheme(), "http" | "https"))?;
+        state.last_url = Some((text.to_owned(), url.clone()));
+        Some(url)
     }
 
     /// The client for a call to an endpoint, and whether its connection may be kept for the next one.
@@ -204,6 +219,22 @@ mod tests {
 
     fn pool() -> Pool {
         Pool::new(Route::default()).unwrap()
+    }
+
+    #[test]
+    fn a_call_goes_to_the_url_that_it_names_whatever_the_last_one_named() {
+        let pool = pool();
+        for text in [
+            "http://here.test/v4/chat",
+            "http://here.test/v4/chat",
+            "https://there.test/v4/chat",
+            "http://here.test/v4/chat",
+        ] {
+            assert_eq!(pool.url(text).unwrap().as_str(), text);
+        }
+        for none in ["", "here.test", "ftp://here.test/", "http://"] {
+            assert_eq!(pool.url(none), None, "{none}");
+        }
     }
 
     #[test]

@@ -26,7 +26,8 @@ const TASK_UNKNOWN: &str = "1233";
 impl HttpGlm {
     /// Hands `call` over as a task.
     pub(super) async fn submit(&self, call: &GlmCall, abort: &CancellationToken) -> TaskOutcome {
-        let request = post(&self.task_url(&call.endpoint), call);
+        let url = self.url(&self.task_url(&call.endpoint));
+        let request = post(url, call);
         let accepted = match self.send(request, call, call.timeouts, abort, None).await {
             Sent::Whole(response) => {
                 let reader = self.reader(call);
@@ -87,7 +88,7 @@ impl HttpGlm {
             total_ms: u64::try_from(left).unwrap_or(u64::MAX).saturating_add(1),
             ..call.timeouts
         };
-        let request = request(Method::GET, url, call);
+        let request = request(Method::GET, self.url(url), call);
         match self.send(request, call, timeouts, abort, None).await {
             Sent::Whole(response) => {
                 let reader = self.reader(call);

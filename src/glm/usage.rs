@@ -1,42 +1,47 @@
 //! Reads what an answer says that it used. Money follows from it, so that what is not said in full is
 //! not filled up with zeros: either the rest follows from the total, or the cost is not known.
 
-use onelane_core::model::{Usage, limits};
-use serde_json::Value;
+mod counts;
 
-/// What a face calls the counts of its `usage`.
+use onelane_core::model::Usage;
+use serde_json::Value;
+use serde_json::value::RawValue;
+
+use self::counts::{Counts, PATHS, Told};
+
+/// What a face calls the counts of its `usage`: the name of a member, or that of one in an object, behind `/`.
 pub(super) struct Names {
     prompt: &'static str,
     /// Empty: there is no completion.
     completion: &'static str,
     cached: &'static str,
     reasoning: &'static str,
-    /// Parts of the prompt that are told beside it.
-    beside: &'static [&'static str],
+    /// Parts of the prompt that are told beside it; empty: there is none.
+    beside: [&'static str; 2],
 }
 
 pub(super) const CHAT: Names = Names {
-    prompt: "/prompt_tokens",
-    completion: "/completion_tokens",
-    cached: "/prompt_tokens_details/cached_tokens",
-    reasoning: "/completion_tokens_details/reasoning_tokens",
-    beside: &[],
+    prompt: "prompt_tokens",
+    completion: "completion_tokens",
+    cached: "prompt_tokens_details/cached_tokens",
+    reasoning: "completion_tokens_details/reasoning_tokens",
+    beside: ["", ""],
 };
 
 pub(super) const RESPONSES: Names = Names {
-    prompt: "/input_tokens",
-    completion: "/output_tokens",
-    cached: "/input_tokens_details/cached_tokens",
-    reasoning: "/output_tokens_details/reasoning_tokens",
-    beside: &[],
+    prompt: "input_tokens",
+    completion: "output_tokens",
+    cached: "input_tokens_details/cached_tokens",
+    reasoning: "output_tokens_details/reasoning_tokens",
+    beside: ["", ""],
 };
 
 pub(super) const MESSAGES: Names = Names {
-    prompt: "/input_tokens",
-    completion: "/output_tokens",
-    cached: "/cache_read_input_tokens",
-    reasoning: "/output_tokens_details/thinking_tokens",
-    beside: &["/cache_read_input_tokens", "/cache_creation_input_tokens"],
+    prompt: "input_tokens",
+    completion: "output_tokens",
+    cached: "cache_read_input_tokens",
+    reasoning: "output_tokens_details/thinking_tokens",
+    beside: ["cache_read_input_tokens", "cache_creation_input_tokens"],
 };
 
 pub(super) const EMBEDDINGS: Names = Names {
@@ -44,10 +49,32 @@ pub(super) const EMBEDDINGS: Names = Names {
     ..CHAT
 };
 
+impl Names {
+    /// Where its counts stand.
+    const fn paths(&self) -> [&'static str; PATHS] {
+        let [read, made] = self.beside;
+        [
+            self.prompt,
+            self.completion,
+            "total_tokens",
+            self.cached,
+            self.reasoning,
+            read,
+            made,
+        ]
+    }
+}
+
 /// The tokens that a whole response states, whatever else it holds.
 pub(super) fn of(response: &Value, names: &Names) -> Usage {
     let usage = response.get("usage");
-    usage.map(|usage| read(usage, names)).unwrap_or_default()
+    let usage = usage.map(|usage| of_counts(&counts::read(usage, names), names));
+    usage.unwrap_or_default()
+}
+
+/// The tokens of a `usage` object that was not looked into: an odd count in it does not make the answer an odd one.
+pub(super) fn read(usage: &RawValue, names: &Names) -> Usage {
+    of_counts(&counts::read(usage, names), names)
 }
 
 /// The tokens of a `usage` object.
@@ -55,44 +82,30 @@ pub(super) fn of(response: &Value, names: &Names) -> Usage {
 /// A side that is left out or no count follows from the total and the other one. When it does not, what
 /// is known is given as a total alone: there is something billed, and its price can't be known. Where the counts
 /// contradict each other, the larger reading counts. A count that is none, such as a negative one, contradicts itself.
-pub(super) fn read(usage: &Value, names: &Names) -> Usage {
-    let told = of_counts(usage, names);
+fn of_counts(counts: &Counts, names: &Names) -> Usage {
+    let usage = believed(counts, names);
+    let has_no_count = || {
+        counts
+            .iter()
+            .any(|told| told.is_number && told.count.is_none())
+    };
     Usage {
-        contradictory: told.contradictory || (told.is_reported() && has_no_count(usage, names)),
-        ..told
+        contradictory: usage.contradictory || (usage.is_reported() && has_no_count()),
+        ..usage
     }
 }
 
-/// Whether a count is stated that is none.
-fn has_no_count(usage: &Value, names: &Names) -> bool {
-    let stated = |path: &str| usage.pointer(path).filter(|value| value.is_number());
-    let counts = [
-        names.prompt,
-        names.completion,
-        "/total_tokens",
-        names.cached,
-        names.reasoning,
-    ];
-    counts
-        .iter()
-        .chain(names.beside)
-        .filter(|path| !path.is_empty())
-        .filter_map(|path| stated(path))
-        .any(|value| count(value).is_none())
-}
-
-fn of_counts(usage: &Value, names: &Names) -> Usage {
-    let count = |path: &str| count(usage.pointer(path)?);
-    let beside = names.beside.iter().filter_map(|path| count(path));
-    let beside: u64 = beside.sum();
-    let prompt = count(names.prompt).map(|prompt| prompt.saturating_add(beside));
+fn believed(counts: &Counts, names: &Names) -> Usage {
+    let [prompt, completion, total, cached, reasoning, beside @ ..] =
+        counts.map(|told: Told| told.count);
+    let beside: u64 = beside.into_iter().flatten().sum();
+    let prompt = prompt.map(|prompt| prompt.saturating_add(beside));
     let completion = match names.completion {
         "" => Some(0),
-        path => count(path),
+        _ => completion,
     };
     // Where nothing is told nothing was used.
     let completion = completion.filter(|_| prompt.is_some() || !names.completion.is_empty());
-    let total = count("/total_tokens");
     let rest = |known: u64| total?.checked_sub(known);
     let sides = match (prompt, completion) {
         (Some(prompt), Some(completion)) => Some((prompt, completion)),
@@ -110,10 +123,7 @@ fn of_counts(usage: &Value, names: &Names) -> Usage {
             ..Usage::default()
         };
     };
-    let (cached, reasoning) = (
-        count(names.cached).unwrap_or(0),
-        count(names.reasoning).unwrap_or(0),
-    );
+    let (cached, reasoning) = (cached.unwrap_or(0), reasoning.unwrap_or(0));
     let stated = prompt_tokens.saturating_add(completion_tokens);
     let contradictory = total.is_some_and(|total| total != stated)
         || cached > prompt_tokens
@@ -157,32 +167,13 @@ pub(super) fn of_answer(usage: Usage, has_content: bool) -> Usage {
     usage
 }
 
-/// A count of tokens: GLM's are whole numbers, a relay's may be floats or text. More than any call can
-/// have is none: such sums would hide all that was really used.
-fn count(value: &Value) -> Option<u64> {
-    let count = match value {
-        Value::Number(number) => number.as_u64().or_else(|| whole(number.as_f64()?)),
-        Value::String(text) => {
-            let text = text.trim();
-            text.parse().ok().or_else(|| whole(text.parse().ok()?))
-        }
-        _ => None,
-    };
-    count.filter(|count| *count <= limits::TOKENS_MAX)
-}
-
-/// A float that is a whole number. A value far out of range becomes the end of the range.
-fn whole(float: f64) -> Option<u64> {
-    (float >= 0.0 && float.fract() == 0.0).then_some(float as u64)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[track_caller]
     fn check(usage: &str, want: [u64; 5]) {
-        let got = read(&serde_json::from_str(usage).unwrap(), &CHAT);
+        let got = read(serde_json::from_str(usage).unwrap(), &CHAT);
         let got = [
             got.prompt_tokens,
             got.completion_tokens,
@@ -218,7 +209,7 @@ mod tests {
     #[test]
     fn each_face_calls_its_counts_by_its_own_names() {
         let check = |names: &Names, usage: &str, want: [u64; 5]| {
-            let got = read(&serde_json::from_str(usage).unwrap(), names);
+            let got = read(serde_json::from_str(usage).unwrap(), names);
             let told = [
                 got.prompt_tokens,
                 got.completion_tokens,
@@ -257,6 +248,23 @@ mod tests {
     }
 
     #[test]
+    fn counts_are_found_wherever_they_stand_and_nowhere_else() {
+        check_all(
+            r#"
+3 4 7 2 0 {"total_tokens":7,"prompt_tokens_details":{"audio_tokens":[9],"cached_tokens":2},"x":{"prompt_tokens":5},"completion_tokens":4,"prompt_tokens":3}
+3 4 7 0 0 {"prompt_tokens":9,"prompt_tokens":3,"completion_tokens":4,"prompt_tokens_details":{"cached_tokens":2},"prompt_tokens_details":{}}
+3 4 7 0 0 {"prompt_tokens":3,"completion_tokens":4,"cached_tokens":2,"prompt_tokens_details/cached_tokens":2,"":9,"prompt_tokens_details":[{"cached_tokens":2}]}
+3 4 7 2 0 {"prompt_t\u006fkens":3,"completion_tokens":4,"prompt_tokens_details":{"cached_tokens":2,"deeper":{"cached_tokens":8}}}
+0 0 0 0 0 [{"prompt_tokens":3}]
+"#,
+        );
+        let json = r#"{"usage":{"prompt_tokens":3,"completion_tokens":4}}"#;
+        let whole = of(&serde_json::from_str(json).unwrap(), &CHAT);
+        assert_eq!((whole.prompt_tokens, whole.completion_tokens), (3, 4));
+        assert_eq!(of(&Value::Null, &CHAT), Usage::default());
+    }
+
+    #[test]
     fn a_side_that_is_missing_follows_from_the_total() {
         // As of an embedding.
         check_all(
@@ -282,7 +290,7 @@ mod tests {
             (r#"{"prompt_tokens":[],"total_tokens":9}"#, 9),
         ] {
             check(usage, [0, 0, known, 0, 0]);
-            let usage = read(&serde_json::from_str(usage).unwrap(), &CHAT);
+            let usage = read(serde_json::from_str(usage).unwrap(), &CHAT);
             assert!(usage.is_reported() && !usage.is_chargeable());
         }
         for usage in ["null", "{}", "7", r#""free""#, r#"{"prompt_tokens":"x"}"#] {
@@ -350,7 +358,7 @@ mod tests {
     #[test]
     fn counts_that_contradict_each_other_are_flagged_and_others_are_not() {
         let is_flagged =
-            |usage: &str| read(&serde_json::from_str(usage).unwrap(), &CHAT).contradictory;
+            |usage: &str| read(serde_json::from_str(usage).unwrap(), &CHAT).contradictory;
         for usage in [
             r#"{"prompt_tokens":3,"completion_tokens":4,"total_tokens":9}"#,
             r#"{"prompt_tokens":10,"completion_tokens":5,"total_tokens":9}"#,

@@ -18,6 +18,7 @@ use super::error::{FileError, Result};
 use super::finished;
 use super::job;
 use super::line::LineRow;
+use super::recent::RecentJobs;
 use super::requests::Requests;
 use super::schema::{self, Counters, decode, encode, meta};
 use super::state::{Found, Merged, State};
@@ -207,7 +208,9 @@ impl<'v> Transaction<'v> {
 
     /// Writes the jobs that the batch has changed so far.
     fn write_changed(&mut self) -> Result<()> {
-        for changed in std::mem::take(&mut self.changed).into_values() {
+        let changed = std::mem::take(&mut self.changed);
+        let are_few = RecentJobs::has_room(changed.len());
+        for changed in changed.into_values() {
             let Changed {
                 stored_as,
                 finished_as,
@@ -219,8 +222,11 @@ impl<'v> Transaction<'v> {
             if let Some(key) = finished_as {
                 self.unshelve(&key);
             }
-            self.put(&job)?;
+            let row = self.put(&job)?;
             self.unbound.remove(&job.id);
+            if are_few {
+                self.state.recent().keep(&row, job);
+            }
         }
         for id in std::mem::take(&mut self.unbound) {
             let Some(job) = finished::finished_job(&self.table(schema::JOBS)?, id)? else {
@@ -252,17 +258,18 @@ impl<'v> Transaction<'v> {
         }
     }
 
-    /// Writes a job and its place among those of its status.
-    fn put(&mut self, job: &Job) -> Result<()> {
+    /// Writes a job and its place among those of its status. Answers its row.
+    fn put(&mut self, job: &Job) -> Result<Arc<[u8]>> {
         job::encode(&mut self.row, job)?;
-        let row = Arc::from(self.row.as_slice());
-        self.own
-            .insert(schema::JOBS.row(&job.id.as_bytes()), Some(row));
+        let written: Arc<[u8]> = Arc::from(self.row.as_slice());
+        let id = schema::JOBS.row(&job.id.as_bytes());
+        self.own.insert(id, Some(Arc::clone(&written)));
         let key = schema::line_key(job.status, job.seq);
         LineRow::of(job).encode(&mut self.row);
         let row = Arc::from(self.row.as_slice());
         self.own.insert(schema::LINE.row(&&key), Some(row));
-        self.shelve(job)
+        self.shelve(job)?;
+        Ok(written)
     }
 
     /// The requests as the batch has left them so far.
@@ -286,6 +293,11 @@ impl<'v> Transaction<'v> {
             return Ok(None);
         }
         let row = self.get(schema::JOBS, id.as_bytes())?;
+        if let Some(Found::Above(row, _)) = &row
+            && let Some(job) = self.state.recent().of(id, row)
+        {
+            return Ok(Some(Arc::unwrap_or_clone(job)));
+        }
         row.map(|row| job::decode(id.as_bytes(), row.value()))
             .transpose()
     }

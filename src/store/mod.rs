@@ -25,6 +25,7 @@ mod parts;
 mod placed;
 mod read;
 mod readable;
+mod recent;
 mod remains;
 mod requests;
 mod row;

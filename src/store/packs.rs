@@ -9,6 +9,7 @@
 
 use std::collections::BTreeMap;
 use std::io::Write as _;
+use std::ops::Range;
 use std::sync::Arc;
 
 use redb::{ReadableTable as _, WriteTransaction};
@@ -52,61 +53,105 @@ fn broken() -> FileError {
     FileError::damaged(TABLE, "a row is not what it should be")
 }
 
-/// The numbers of a row's first member, and how many bytes it takes: read for every call that is put on record.
-fn numbers(whole: &[u8]) -> Option<(Vec<u64>, usize)> {
-    let mut numbers = Vec::with_capacity(64);
-    let mut number: Option<u64> = None;
-    let digits = whole.strip_prefix(b"[")?;
-    for (byte, taken) in digits.iter().zip(2..) {
-        match byte {
-            b'0'..=b'9' => {
-                let digit = u64::from(byte - b'0');
-                let tens = number.unwrap_or(0).checked_mul(10)?;
-                number = Some(tens.checked_add(digit)?);
+/// Goes through the requests of a row as its first member names them: the place in line of each, and where its bytes are.
+/// Nothing is kept of them: this is done for every call that is put on record.
+struct Walk<'r> {
+    row: &'r [u8],
+    /// What is left of the first member, without its brackets.
+    head: &'r [u8],
+    /// Behind what was gone through.
+    at: usize,
+    /// The next place is none before this one.
+    least: u64,
+}
+
+impl<'r> Walk<'r> {
+    fn begin(first: u64, row: &'r [u8]) -> Result<Self> {
+        let Some(whole) = inner(row) else {
+            return Err(other_version(TABLE, row));
+        };
+        let end = whole
+            .iter()
+            .position(|byte| *byte == b']')
+            .ok_or_else(broken)?;
+        let head = whole.get(..end).and_then(|head| head.strip_prefix(b"["));
+        Ok(Self {
+            row,
+            head: head.filter(|head| !head.is_empty()).ok_or_else(broken)?,
+            at: BEGIN.len() + end + 1,
+            least: first,
+        })
+    }
+
+    /// The next request; `None`: there is no other, and the row is whole.
+    fn step(&mut self) -> Result<Option<(u64, Range<usize>)>> {
+        if self.head.is_empty() {
+            let is_whole = self.at + END.len() == self.row.len();
+            return if is_whole { Ok(None) } else { Err(broken()) };
+        }
+        self.pair().map(Some).ok_or_else(broken)
+    }
+
+    fn pair(&mut self) -> Option<(u64, Range<usize>)> {
+        let seq = self.number()?;
+        let bytes = usize::try_from(self.number()?).ok()?;
+        let begin = self.at.checked_add(1)?;
+        let end = begin.checked_add(bytes)?;
+        // What was the first may be gone, and the row keeps its key.
+        let is_right = seq >= self.least && seq < u64::MAX && end <= self.row.len();
+        if !is_right || self.row.get(self.at) != Some(&b',') {
+            return None;
+        }
+        self.least = seq + 1;
+        self.at = end;
+        Some((seq, begin..end))
+    }
+
+    /// The next number, and the comma behind it where another one follows.
+    fn number(&mut self) -> Option<u64> {
+        let mut number: Option<u64> = None;
+        let mut rest = self.head;
+        while let [byte, others @ ..] = rest {
+            rest = others;
+            match byte {
+                b'0'..=b'9' => {
+                    let tens = number.unwrap_or(0).checked_mul(10)?;
+                    number = Some(tens.checked_add(u64::from(byte - b'0'))?);
+                }
+                b',' if !rest.is_empty() => break,
+                _ => return None,
             }
-            b',' => numbers.push(number.take()?),
-            b']' => {
-                numbers.push(number.take()?);
-                return Some((numbers, taken));
-            }
-            _ => return None,
+        }
+        self.head = rest;
+        number
+    }
+}
+
+/// The request of a place, as JSON; `None`: it is not in this row.
+pub(super) fn find(first: u64, row: &[u8], seq: u64) -> Result<Option<&[u8]>> {
+    let mut walk = Walk::begin(first, row)?;
+    let mut found = None;
+    // To the end: of a row that is not whole nothing is taken.
+    while let Some((at, bytes)) = walk.step()? {
+        if at == seq {
+            found = row.get(bytes);
         }
     }
-    None
+    Ok(found)
 }
 
 /// Where the requests of a row are: the place in line of each, in their order, and its bytes in the row.
-pub(super) struct Pack(Vec<(u64, std::ops::Range<usize>)>);
+pub(super) struct Pack(Vec<(u64, Range<usize>)>);
 
 impl Pack {
     /// Looks at a row, which has this key.
     pub(super) fn read(first: u64, row: &[u8]) -> Result<Self> {
-        let Some(whole) = inner(row) else {
-            return Err(other_version(TABLE, row));
-        };
-        let (numbers, taken) = numbers(whole).ok_or_else(broken)?;
-        let mut at = BEGIN.len() + taken;
-        let (pairs, rest) = numbers.as_chunks::<2>();
-        let mut places = Vec::with_capacity(pairs.len());
-        for [seq, bytes] in pairs {
-            let begin = at + 1;
-            let end = usize::try_from(*bytes)
-                .ok()
-                .and_then(|len| begin.checked_add(len))
-                .filter(|end| *end <= row.len());
-            // What was the first may be gone, and the row keeps its key.
-            let least = places.last().map_or(first, |(before, _)| before + 1);
-            let Some(end) = end.filter(|_| *seq >= least && *seq < u64::MAX) else {
-                return Err(broken());
-            };
-            if row.get(at) != Some(&b',') {
-                return Err(broken());
-            }
-            places.push((*seq, begin..end));
-            at = end;
+        let mut walk = Walk::begin(first, row)?;
+        let mut places = Vec::new();
+        while let Some(place) = walk.step()? {
+            places.push(place);
         }
-        let is_whole = rest.is_empty() && !places.is_empty() && at + END.len() == row.len();
-        is_whole.then_some(Self(places)).ok_or_else(broken)
+        Ok(Self(places))
     }
 
     /// The request of a row that is new, where it has this one alone and others may come to it.
@@ -282,9 +327,11 @@ mod tests {
             let pack = Pack::read(key, &row).unwrap();
             for (seq, body) in &requests {
                 assert_eq!(pack.request(*seq, &row).unwrap(), Some(*body));
+                assert_eq!(find(key, &row, *seq).unwrap(), Some(*body));
             }
             for seq in [0, 8, 9, 12, 13, 15] {
                 assert_eq!(pack.request(seq, &row).unwrap(), None);
+                assert_eq!(find(key, &row, seq).unwrap(), None);
             }
             assert_eq!(places(key, &row).unwrap(), [Seq(10), Seq(11), Seq(14)]);
         }
@@ -329,6 +376,7 @@ mod tests {
             let broken = text.replacen(from, to, 1);
             let error = places(3, broken.as_bytes()).expect_err(to);
             assert!(error.is_damage(), "{to}");
+            find(3, broken.as_bytes(), 3).expect_err(to);
         }
         for len in 0..row.len() {
             places(3, row.get(..len).unwrap()).expect_err("it is cut");

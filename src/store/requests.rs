@@ -31,8 +31,7 @@ impl<'v> Requests<'v> {
         let Some((first, row)) = self.0.floor(seq.0)? else {
             return Ok(None);
         };
-        let row = row.value();
-        let body = Pack::read(first.value(), row)?.request(seq.0, row)?;
+        let body = packs::find(first.value(), row.value(), seq.0)?;
         body.map(packs::parsed).transpose()
     }
 

@@ -15,6 +15,7 @@ use redb::{
 
 use super::error::{FileError, Result};
 use super::journal::{Journal, Written};
+use super::recent::RecentJobs;
 use super::schema::TAG_MAX;
 use super::tables::{RowId, RowKey, RowValue, Rows, Table};
 
@@ -27,6 +28,8 @@ pub(super) struct State {
     journal: Journal,
     /// The tables of the snapshot that somebody asked for: to open one costs more than to read a row.
     opened: Opened,
+    /// The jobs that were written last, whatever the state.
+    recent: Arc<RecentJobs>,
 }
 
 type Opened = [OnceLock<Box<dyn Any + Send + Sync>>; TAG_MAX as usize];
@@ -38,6 +41,7 @@ impl State {
             snapshot,
             journal,
             opened: Opened::default(),
+            recent: Arc::default(),
         }
     }
 
@@ -54,7 +58,10 @@ impl State {
     pub(super) fn next(&self, snapshot: ReadTransaction, written: Written) -> Self {
         let mut journal = self.journal.clone();
         journal.show(written);
-        Self::new(snapshot, journal)
+        Self {
+            recent: Arc::clone(&self.recent),
+            ..Self::new(snapshot, journal)
+        }
     }
 
     /// A table of the snapshot.
@@ -115,6 +122,11 @@ impl State {
         let mut of_journal = self.journal.rows().range(table.first()..table.end());
         let of_journal = of_journal.next_back().map(|(id, _)| *id);
         Ok(stored.max(of_journal).unwrap_or(table.first()))
+    }
+
+    /// The jobs that were written last.
+    pub(super) fn recent(&self) -> &RecentJobs {
+        &self.recent
     }
 
     /// The tables without the journal.

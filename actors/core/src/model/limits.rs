@@ -100,7 +100,7 @@ pub const METERED_MODELS_MAX: usize = 50;
 /// Windows of a quota that metrics tell one by one.
 pub const QUOTA_WINDOWS_METERED_MAX: usize = 8;
 /// Prompts that wait to be counted again, to measure the error of estimates.
-pub const SAMPLES_WAITING_MAX: usize = 8;
+pub const SAMPLES_WAITING_MAX: usize = 16;
 /// Bytes of a request that is counted again: longer ones would hold memory and the processor for long.
 pub const SAMPLE_BYTES_MAX: usize = 1024 * 1024;
 /// Models that the error of estimates is told of one by one.
