@@ -110,13 +110,13 @@ const REST: u32 = 4;
 const REST_MIN: Duration = Duration::from_millis(10);
 /// The longest rest.
 const REST_MAX: Duration = Duration::from_secs(1);
+/// How long it works without a rest, but for a prompt that takes longer.
+const WORK: Duration = Duration::from_millis(2);
 
 fn count(samples: &Receiver<Sample>, tokens: &dyn CountTokens, cost: &ActorRef<CostMsg>) {
-    while let Ok(first) = samples.recv() {
+    while let Ok(mut sample) = samples.recv() {
         let begun = Instant::now();
-        for sample in
-            std::iter::once(first).chain(samples.try_iter().take(limits::SAMPLES_WAITING_MAX))
-        {
+        loop {
             let estimate = estimate::of(&sample.request, &sample.model, None, tokens);
             let counted = CostMsg::Counted {
                 model: sample.model,
@@ -126,6 +126,13 @@ fn count(samples: &Receiver<Sample>, tokens: &dyn CountTokens, cost: &ActorRef<C
             if cost.cast(counted).is_err() {
                 return;
             }
+            if begun.elapsed() >= WORK {
+                break;
+            }
+            sample = match samples.try_recv() {
+                Ok(next) => next,
+                Err(_) => break,
+            };
         }
         std::thread::sleep((begun.elapsed() * REST).clamp(REST_MIN, REST_MAX));
     }

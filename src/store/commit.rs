@@ -225,6 +225,7 @@ impl<'v> Transaction<'v> {
             let row = self.put(&job)?;
             self.unbound.remove(&job.id);
             if are_few {
+                debug_assert!(is_read_as(&row, &job), "{job:?}");
                 self.state.recent().keep(&row, job);
             }
         }
@@ -301,6 +302,12 @@ impl<'v> Transaction<'v> {
         row.map(|row| job::decode(id.as_bytes(), row.value()))
             .transpose()
     }
+}
+
+/// Whether a row is read as the job that it was written of.
+fn is_read_as(row: &[u8], job: &Job) -> bool {
+    let read = job::decode(job.id.as_bytes(), row);
+    read.is_ok_and(|read| format!("{read:?}") == format!("{job:?}"))
 }
 
 fn encoded<T: Serialize + ?Sized>(value: &T) -> Result<Vec<u8>> {

@@ -137,7 +137,8 @@ impl History {
         let again = |done: Timestamp| self.recovered.filter(|at| at.since(done) < AGAIN_MS);
         let lately = |done: Timestamp| {
             let there = self.room_after(done).max(again(done).unwrap_or(done));
-            there.plus_ms(SENDING_MS) >= now
+            // What was read and acted on again may have found the disk full.
+            self.room_after(there).plus_ms(SENDING_MS) >= now
         };
         acts.any(|(act, done)| done.is_none_or(lately) && which(act))
     }

@@ -4,7 +4,7 @@
 use std::thread;
 use std::time::{Duration, Instant};
 
-use onelane::model::CallRecord;
+use onelane::model::{CallRecord, Timestamp};
 use onelane_actors::testing::Dice;
 use serde_json::{Value, json};
 
@@ -365,12 +365,19 @@ impl Operator<'_> {
 }
 
 /// The budget of a key has room for what its calls came to, and for those that may have been billed.
-pub(crate) fn the_budget_of_a_key_was_kept(books: &Books, told: &Value, key: &str) {
+pub(crate) fn the_budget_of_a_key_was_kept(
+    books: &Books,
+    told: &Value,
+    key: &str,
+    began: Timestamp,
+) {
     let budgets = told["budgets"].as_array().unwrap();
-    let told = budgets.iter().find(|told| told["keyId"] == key);
+    let of_key = budgets.iter().find(|told| told["keyId"] == key);
+    // It is told whether something was spent in this month or not.
+    let of_key = of_key.unwrap_or_else(|| panic!("no budget of {key}: {told}"));
     let is_of = |call: &&CallRecord| call.key_id.is_some_and(|id| id.to_string() == key);
     let calls = books.calls.iter().filter(is_of);
-    accounts::a_budget_was_kept(calls, told, BUDGET);
+    accounts::a_budget_was_kept(calls, Some(of_key), BUDGET, began);
 }
 
 /// Every key that was made is listed with its rights, alive or revoked, and no other but those of which nobody heard.

@@ -223,7 +223,7 @@ pub(crate) fn crash_loop(plan: &Plan, told: &mut dyn FnMut(u32)) -> Report {
         accounts::the_meter_of_glm_agrees(&books, &simulator);
         keys::every_key_is_as_it_was_left(&keys, &ledger.keys, &ledger.unheard_keys);
         if let Some(poor) = &poor {
-            keys::the_budget_of_a_key_was_kept(&books, &budgets, poor);
+            keys::the_budget_of_a_key_was_kept(&books, &budgets, poor, lives.month);
         }
         batches::every_line_is_there_once(&books, &ledger.batches, &ledger.unheard_files);
         let streams = gateway::what_was_told_is_stored_or_in_doubt(&books, &ledger.asked);
@@ -314,7 +314,7 @@ impl Lives<'_> {
         process.end().with(0);
         let calls = self.place.store(STORE).calls();
         let of_user = calls.iter().filter(|call| call.user_id == "user-0");
-        accounts::a_budget_was_kept(of_user.clone(), told, BUDGET);
+        accounts::a_budget_was_kept(of_user.clone(), told, BUDGET, self.month);
         let spent: u64 = of_user.map(|call| call.usage.total_tokens).sum();
         assert!(
             spent > 0 || self.report.kills < KILLS_OF_A_LOOP,

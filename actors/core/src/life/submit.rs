@@ -44,7 +44,8 @@ impl NewJob {
             deadline: submission.deadline.map(|by| by.moment(now)),
             timeout_ms: submission.timeout_ms,
             idempotency_key: submission.idempotency_key,
-            metadata: submission.metadata,
+            // As from a row, which says nothing more of it.
+            metadata: submission.metadata.filter(|json| json.get() != "null"),
             // The store keeps those that are not completed.
             waits_for: after.clone(),
             after,
@@ -52,7 +53,9 @@ impl NewJob {
             bound_to: submission.bound_to,
             key_id: submission.key_id,
             headers: submission.headers,
-            trace: submission.trace,
+            trace: submission
+                .trace
+                .filter(|origin| origin.span().names_a_span()),
             callback_url: submission.callback_url,
             request_id: submission
                 .request
@@ -81,7 +84,7 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::model::{Currency, PriceRow, PriceTable, SessionId, Unpriced};
+    use crate::model::{Currency, PriceRow, PriceTable, SessionId, TraceContext, Unpriced};
 
     fn submitted(job: Submission, settings: &Settings) -> Result<Job, String> {
         let id = JobId::from_bytes([1; 16]);
@@ -93,6 +96,24 @@ mod tests {
         let mut submission = Submission::prompt("hi").unwrap();
         change(&mut submission);
         submitted(submission, &Settings::default()).unwrap_err()
+    }
+
+    #[test]
+    fn what_names_nothing_is_left_out_as_a_row_would_leave_it_out() {
+        let job = |trace_id, span_id, metadata: &serde_json::Value| {
+            let submission = Submission::prompt("hi").unwrap();
+            let span = TraceContext::new(trace_id, span_id, true);
+            let submission = submission.trace(span).metadata(metadata).unwrap();
+            submitted(submission, &Settings::default()).unwrap()
+        };
+        let null = serde_json::Value::Null;
+        for (trace_id, span_id) in [([0; 16], [0; 8]), ([1; 16], [0; 8]), ([0; 16], [2; 8])] {
+            let job = job(trace_id, span_id, &null);
+            assert!(job.trace.is_none() && job.metadata.is_none());
+        }
+        let job = job([1; 16], [2; 8], &serde_json::json!([null]));
+        assert!(job.trace.is_some());
+        assert_eq!(job.metadata.unwrap().get(), "[null]");
     }
 
     #[test]

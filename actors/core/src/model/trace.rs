@@ -45,6 +45,16 @@ pub enum TraceOrigin {
     Link(TraceContext),
 }
 
+impl TraceOrigin {
+    /// The span.
+    #[must_use]
+    pub const fn span(&self) -> &TraceContext {
+        match self {
+            Self::Parent(span) | Self::Link(span) => span,
+        }
+    }
+}
+
 impl TraceContext {
     /// This span of this trace, recorded or not.
     #[must_use]
@@ -68,13 +78,20 @@ impl TraceContext {
         let [flags] = hex(parts.next()?)?;
         // A later version may have more parts.
         let is_known = version != u8::MAX && (version != 0 || parts.next().is_none());
-        let names_something = trace_id != [0; 16] && span_id != [0; 8];
-        (is_known && names_something).then(|| Self {
+        let read = is_known.then(|| Self {
             trace_id,
             span_id,
             flags: flags & (SAMPLED | RANDOM),
             state: tracestate.and_then(state),
-        })
+        });
+        read.filter(Self::names_a_span)
+    }
+
+    /// Whether it names a span at all. Where no span is open, tracing libraries tell of one whose ids are zeros; the
+    /// specification takes that for none, and so does a submission.
+    #[must_use]
+    pub fn names_a_span(&self) -> bool {
+        self.trace_id != [0; 16] && self.span_id != [0; 8]
     }
 
     /// Another span of the same trace.
