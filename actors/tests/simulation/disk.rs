@@ -85,6 +85,8 @@ impl Disk {
             decisions.push(decision);
         }
         state.tally.commits += 1;
+        let now = state.now();
+        state.history.stored(now);
         Ok(decisions)
     }
 

@@ -32,6 +32,8 @@ pub(crate) struct History {
     recovered: Option<Timestamp>,
     /// When a lane knew that the disk had no room.
     no_room: Vec<(Timestamp, Timestamp)>,
+    /// When something came to disk last.
+    stored: Option<Timestamp>,
 }
 
 /// How long after a change the disk may fail before the change is there, in milliseconds.
@@ -141,6 +143,18 @@ impl History {
             self.room_after(there).plus_ms(SENDING_MS) >= now
         };
         acts.any(|(act, done)| done.is_none_or(lately) && which(act))
+    }
+
+    /// Something came to disk.
+    pub(crate) fn stored(&mut self, now: Timestamp) {
+        self.stored = Some(now);
+    }
+
+    /// Whether a change of the settings may not have come to disk in the life of a process that ends: its lane may have
+    /// given up long before it.
+    pub(crate) fn may_lack_a_change(&self, now: Timestamp) -> bool {
+        let until = self.stored.unwrap_or(now);
+        self.is_done_by_hand(|act| *act == Act::Configure, until)
     }
 
     /// The process has ended: what was asked of it and not answered will not be done any more.

@@ -227,7 +227,9 @@ impl Client {
             }
         }
         for ((waiting, length_ms), reason) in jobs.iter().zip(reasons) {
+            // One that was staged may have gone out since, and have failed again.
             if let WaitReason::Delayed { until } = reason
+                && !waiting.staged
                 && until.since(now.wall) > *length_ms
             {
                 let id = short(waiting.id);

@@ -14,7 +14,7 @@ use crate::clocks::{Clocks, Heard, Now};
 use crate::draw;
 use crate::faults::{Fate, Place, Plans, Planted};
 use crate::gate;
-use crate::history::{Act, History};
+use crate::history::History;
 use crate::ledger::Ledger;
 use crate::script::{Happened, Script};
 use crate::server::{Kind, Plan, Server};
@@ -262,8 +262,7 @@ impl State {
         for since in [self.gone, self.room.failing.take()].into_iter().flatten() {
             self.history.had_no_room(since, now);
         }
-        let is_change = |act: &Act| *act == Act::Configure;
-        let changing = self.history.is_done_by_hand(is_change, now);
+        let changing = self.history.may_lack_a_change(now);
         self.alive = false;
         self.server.cut_all(at_glm);
         self.history.process_over(now);
