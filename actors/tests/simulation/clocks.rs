@@ -38,15 +38,25 @@ pub(crate) struct Heard<'a> {
 impl Heard<'_> {
     /// When it was last so late by the wall clock, by the time awake.
     pub(crate) fn awake_at(&self, wall: Timestamp) -> Timestamp {
+        let moments = self.each_awake_at(wall);
+        moments.first().copied().unwrap_or(self.now.awake)
+    }
+
+    /// Every moment at which it was so late by the wall clock, by the time awake: it may have been set back over it.
+    pub(crate) fn each_awake_at(&self, wall: Timestamp) -> Vec<Timestamp> {
         let mut until = self.now.awake;
+        let mut moments = Vec::new();
         for (from, ahead_ms) in self.marks.0.iter().rev() {
             let at = shifted(wall, -ahead_ms);
             if (*from..=until).contains(&at) {
-                return at;
+                moments.push(at);
             }
             until = *from;
         }
-        self.now.awake
+        if moments.is_empty() {
+            moments.push(self.now.awake);
+        }
+        moments
     }
 
     /// Whether a process was frozen or the clock set since this moment, by the time awake.

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use onelane_core::model::{HoldScope, Settings, Timestamp};
+use onelane_core::model::{HoldScope, JobId, Settings, Timestamp};
 
 use crate::gate::SENDING_MS;
 
@@ -13,7 +13,7 @@ struct Span {
     settings: Arc<Settings>,
 }
 
-/// What an operator did that ends holds.
+/// What an operator did that ends holds, or a job.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Act {
     /// Everything is resumed.
@@ -22,6 +22,8 @@ pub(crate) enum Act {
     Release(HoldScope),
     /// The settings were changed.
     Configure,
+    /// A job is given up.
+    Cancel(JobId),
 }
 
 /// The settings of a world over time.

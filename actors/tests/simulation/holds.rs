@@ -101,6 +101,7 @@ impl Ledger {
                 |act| match act {
                     Act::Resume | Act::Configure => true,
                     Act::Release(released) => *released == scope,
+                    Act::Cancel(_) => false,
                 },
                 now.awake,
             );

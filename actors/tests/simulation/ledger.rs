@@ -13,7 +13,7 @@ use onelane_core::model::{
 };
 
 use crate::clocks::Heard;
-use crate::history::History;
+use crate::history::{Act, History};
 use crate::order;
 use crate::server::Call;
 use crate::sim::short;
@@ -339,6 +339,8 @@ impl Ledger {
             if job.task.as_ref().is_some_and(|task| ours(&task.account))
                 && !matches!(settlement.next, Next::Cancelled)
                 && !is_quarantined(&settlement.next)
+                // Whoever gives a job up lets go of its task, also where the store fails meanwhile.
+                && !history.is_done_by_hand(|act| *act == Act::Cancel(call.job_id), now)
             {
                 return Err(format!("{who} is given up although GLM holds it as a task"));
             }

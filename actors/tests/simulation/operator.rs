@@ -19,7 +19,8 @@ impl Client {
     /// Gives a job up.
     pub(crate) async fn cancel(&self, job_id: JobId) {
         let message = |reply| QueueMsg::Cancel { job_id, reply };
-        if let Some(answer) = self.ask_queue("a cancellation", message).await {
+        let asked = self.ask_queue("a cancellation", message);
+        if let Some(answer) = self.act(Act::Cancel(job_id), asked).await {
             self.note(|| format!("job {} cancelled: {answer:?}", short(job_id)));
             let status = self.sim.lock().ledger.status_of(job_id);
             let ended = status.is_some_and(JobStatus::is_terminal);
@@ -73,7 +74,7 @@ impl Client {
         }
     }
 
-    /// Does something that ends holds.
+    /// Does something that ends holds, or a job.
     async fn act<T>(&self, act: Act, what: impl Future<Output = Option<T>>) -> Option<T> {
         let number = self.sim.lock().history.acts(act);
         let answer = what.await;
@@ -142,6 +143,7 @@ impl Client {
             // Where the disk failed meanwhile it takes longer.
             && state.ledger.calm() < begun
             && !state.takes_nothing()
+            && state.room.failing.is_none()
             // Asleep it does nothing.
             && state.times().disturbed < begun
         {

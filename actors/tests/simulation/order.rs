@@ -41,7 +41,9 @@ pub(crate) fn may_start(
         return Err("its deadline is over".to_owned());
     }
     let mut last = Ok(());
-    for settings in history.between(at, at) {
+    let moments = heard.each_awake_at(by_clock);
+    let in_force = moments.iter().flat_map(|at| history.between(*at, *at));
+    for settings in in_force {
         last = fits(ledger, job, served_by, settings, at);
         if last.is_ok() {
             break;

@@ -325,7 +325,7 @@ impl Driver {
         /// Longer than anything takes that is left, in seconds.
         const LOOKS: u64 = 4 * 3_600 / LOOK_S;
         const LOOK_S: u64 = 10;
-        let mut differed = false;
+        let (mut differed, mut was_done) = (false, false);
         for _ in 0..LOOKS {
             if client.has_stopped() {
                 return false;
@@ -345,7 +345,12 @@ impl Driver {
                     return false;
                 };
                 if seen.in_flight + seen.ready + seen.waiting + seen.unsettled == 0 {
-                    return true;
+                    // Somebody may be putting a job back just now.
+                    if std::mem::replace(&mut was_done, true) {
+                        return true;
+                    }
+                    sleep(Duration::from_secs(LOOK_S)).await;
+                    continue;
                 }
                 // What comes just now may be on its way to disk, with its start.
                 if std::mem::replace(&mut differed, true) {
@@ -357,6 +362,7 @@ impl Driver {
             } else {
                 differed = false;
             }
+            was_done = false;
             sleep(Duration::from_secs(LOOK_S)).await;
         }
         let seen = client.snapshot().await;
