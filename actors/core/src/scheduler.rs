@@ -77,8 +77,9 @@ pub enum Effect {
         slot: SlotId,
         /// The job, with its open attempt.
         dispatch: Arc<Dispatch>,
-        /// Cancelled before it was sent: the caller must not send it.
-        cancelled: bool,
+        /// Stopped before it was sent: the caller must not send it. It was cancelled, or the lane was paused or switched
+        /// off while its start was on its way to disk, which takes long where the disk is full.
+        stopped: bool,
     },
     /// Close the open call of this attempt, if it is still the slot's.
     Abort {

@@ -60,8 +60,8 @@ impl QueueState {
                 Effect::Run {
                     slot,
                     dispatch,
-                    cancelled,
-                } => self.run(slot, dispatch, cancelled),
+                    stopped,
+                } => self.run(slot, dispatch, stopped),
                 Effect::Abort {
                     slot,
                     job_id,
@@ -93,10 +93,10 @@ impl QueueState {
         Ok(())
     }
 
-    fn run(&self, slot: SlotId, dispatch: Arc<Dispatch>, cancelled: bool) {
+    fn run(&self, slot: SlotId, dispatch: Arc<Dispatch>, stopped: bool) {
         let attempt = attempt_of(&dispatch);
         let abort = self.aborts.arm(slot, dispatch.job.id, attempt);
-        if cancelled {
+        if stopped {
             abort.cancel();
         }
         let order = RunOrder {

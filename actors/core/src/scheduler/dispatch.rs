@@ -449,7 +449,7 @@ impl Scheduler {
         self.out.act([Effect::Run {
             slot,
             dispatch,
-            cancelled: false,
+            stopped: false,
         }]);
     }
 

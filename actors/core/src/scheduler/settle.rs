@@ -394,10 +394,13 @@ impl Scheduler {
             let now = self.steady.of(now);
             track.pace.sent(dispatch.job.id, decided, now);
         }
+        let is_off = !self.settings.glm.is_active || self.state.paused.is_some();
+        // What belongs to a connection would end with being stopped.
+        let is_put_back = is_off && dispatch.job.bound_to.is_none();
         self.out.act([Effect::Run {
             slot,
             dispatch: Arc::clone(dispatch),
-            cancelled,
+            stopped: cancelled || is_put_back,
         }]);
     }
 

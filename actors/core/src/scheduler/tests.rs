@@ -237,7 +237,16 @@ impl World {
     fn carry_out(&mut self, effects: Vec<Effect>) {
         for effect in effects {
             match effect {
-                Effect::Run { slot, dispatch, .. } => self.sends(slot, dispatch),
+                Effect::Run {
+                    slot,
+                    dispatch,
+                    stopped: false,
+                } => self.sends(slot, dispatch),
+                Effect::Run { slot, dispatch, .. } => {
+                    let caller = self.callers.get_mut(&slot).expect("a caller for the slot");
+                    assert!(caller.replace(dispatch).is_none(), "a credit is spent once");
+                    self.end(slot, &GlmOutcome::NotSent);
+                }
                 Effect::Commit {
                     ticket,
                     transitions,
@@ -805,6 +814,34 @@ fn a_cancelled_job_is_never_sent_and_a_running_one_is_closed() {
     assert!(world.disk.jobs.values().all(cancelled));
     assert_eq!(world.sent.len(), 1);
     world.finish();
+}
+
+#[test]
+fn a_job_whose_start_comes_to_disk_behind_a_stop_goes_back_to_its_place() {
+    let pause = |world: &mut World| world.tell(|lane, now| lane.pause(None, now));
+    let switch_off = |world: &mut World| world.configure(|settings| settings.glm.is_active = false);
+    for stop in [pause, switch_off] {
+        let mut world = World::new(1);
+        let job = world.submit(0);
+        stop(&mut world);
+        world.ack_all();
+        assert!(
+            world.sent.is_empty(),
+            "its start was on its way when the lane was stopped"
+        );
+        assert_eq!(world.status_of(job), JobStatus::Pending);
+        world.configure(|settings| settings.glm.is_active = true);
+        world.step(|lane, now| lane.resume(now));
+        assert_eq!(world.sent, [(job, AttemptNo(2))]);
+        world.call_ends(&answered());
+        world.finish();
+        // What belongs to a connection would end with it.
+        let mut world = World::new(1);
+        let job = world.submit_as(|job| job.bound_to = Some(1));
+        stop(&mut world);
+        world.ack_all();
+        assert_eq!(world.sent, [(job, AttemptNo(1))]);
+    }
 }
 
 #[test]

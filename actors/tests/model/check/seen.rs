@@ -97,6 +97,8 @@ impl Seen {
             let is_sent = self.sent.contains(&attempt);
             match settlement.call.outcome {
                 CallOutcome::Interrupted if is_sent || self.doubted.contains(&attempt) => {}
+                // Stopped before it was sent: nobody is in doubt of it.
+                CallOutcome::Interrupted if !settlement.call.maybe_billed => {}
                 CallOutcome::Interrupted => {
                     return Err(format!(
                         "an attempt is in doubt that nobody released: {attempt:?}"

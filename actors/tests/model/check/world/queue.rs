@@ -106,8 +106,8 @@ impl World {
                 Effect::Run {
                     slot,
                     dispatch,
-                    cancelled,
-                } => self.runs(slot, dispatch, cancelled)?,
+                    stopped,
+                } => self.runs(slot, dispatch, stopped)?,
                 Effect::Abort {
                     slot,
                     job_id,
