@@ -395,8 +395,9 @@ impl Scheduler {
             track.pace.sent(dispatch.job.id, decided, now);
         }
         let is_off = !self.settings.glm.is_active || self.state.paused.is_some();
-        // What belongs to a connection would end with being stopped.
-        let is_put_back = is_off && dispatch.job.bound_to.is_none();
+        // What belongs to a connection would end with being stopped, and what GLM holds as a task is bought already.
+        let job = &dispatch.job;
+        let is_put_back = is_off && job.bound_to.is_none() && job.task.is_none();
         self.out.act([Effect::Run {
             slot,
             dispatch: Arc::clone(dispatch),
