@@ -135,7 +135,7 @@ fn whatever_happens_in_a_world_its_promises_hold() {
 }
 
 /// Worlds in which the lane broke a promise before it was mended, by the events that it took.
-const BROKEN_ONCE: [(u64, &str); 10] = [
+const BROKEN_ONCE: [(u64, &str); 11] = [
     (
         310_006,
         "111,120,160,190,191,192,230,270,280,290,300,440,480,492,500,1030,1050,9000,9001",
@@ -160,6 +160,10 @@ const BROKEN_ONCE: [(u64, &str); 10] = [
     (
         4_809_954,
         "240,250,251,252,253,270,280,290,291,292,300,330,1012,1020,1022,9000,9009",
+    ),
+    (
+        4_865_984,
+        "42,43,60,72,90,91,92,121,130,131,132,133,140,150,152,160,9000,9001,9006,9008,9009",
     ),
 ];
 

@@ -217,8 +217,9 @@ impl Scheduler {
             (None, None) => return None,
             (Some(staged), Some(place)) if place.outranks(staged) => {}
             (Some(_), _) => {
+                let first = self.next_staged(lane)?.entry.id;
                 let track = self.tracks.get_mut(lane)?;
-                return track.stage.take_first().map(Candidate::Staged);
+                return track.stage.take(first).map(Candidate::Staged);
             }
             (None, Some(_)) => {}
         }

@@ -7,11 +7,15 @@ use std::sync::Arc;
 use super::Scheduler;
 use crate::model::{Job, SlotReserve, Timestamp, WaitReason};
 use crate::queue::Place;
+use crate::scheduler::slot::Staged;
 
 impl Scheduler {
     /// The priority that the free slots of a lane are kept for, where a job of this urgency may not have one.
     fn kept_from(&self, lane: &str, urgency: i64) -> Option<u32> {
         let rules = self.settings.rules_of(lane);
+        if rules.reserve.is_empty() {
+            return None;
+        }
         let above = |row: &&SlotReserve| urgency < i64::from(row.priority);
         let slots = usize::from(self.limit(lane, rules));
         let is_kept = |priority: &u32| {
@@ -34,25 +38,31 @@ impl Scheduler {
             .count()
     }
 
-    /// The places of the first staged job of a lane and of the first in line, of each if it may have a slot.
+    /// The first staged job of a lane that may have a slot: not always the first of all, where jobs meet that age
+    /// differently.
+    pub(super) fn next_staged(&self, lane: &str) -> Option<&Staged> {
+        let stage = &self.tracks.get(lane)?.stage;
+        stage
+            .iter()
+            .find(|staged| self.may_have_a_slot(lane, staged.place))
+    }
+
+    fn may_have_a_slot(&self, lane: &str, place: Place) -> bool {
+        self.kept_from(lane, self.line.urgency(place)).is_none()
+    }
+
+    /// The places of the first staged job of a lane and of the first in line, of those that may have a slot.
     pub(super) fn next_places(
         &self,
         lane: &str,
         models: Option<&BTreeSet<Arc<str>>>,
     ) -> (Option<Place>, Option<Place>) {
-        let (staged, waiting) = self.first_places(lane, models);
-        let may_go = |place: &Place| self.kept_from(lane, self.line.urgency(*place)).is_none();
-        (staged.filter(may_go), waiting.filter(may_go))
-    }
-
-    fn first_places(
-        &self,
-        lane: &str,
-        models: Option<&BTreeSet<Arc<str>>>,
-    ) -> (Option<Place>, Option<Place>) {
-        let staged = self.tracks.get(lane).and_then(|track| track.stage.first());
+        let staged = self.next_staged(lane).map(|staged| staged.place);
         let waiting = models.and_then(|models| self.line.peek(lane, models));
-        (staged.map(|staged| staged.place), waiting)
+        (
+            staged,
+            waiting.filter(|place| self.may_have_a_slot(lane, *place)),
+        )
     }
 
     /// When a job for which no slot is free may have risen to a priority that slots are kept for.
@@ -72,10 +82,12 @@ impl Scheduler {
             return None;
         }
         let models = self.open_models(lane);
-        let (staged, waiting) = self.first_places(lane, models.as_deref());
+        let stage = self.tracks.get(lane).map(|track| track.stage.iter());
+        let staged = stage.into_iter().flatten().map(|staged| staged.place);
+        let waiting = models.and_then(|models| self.line.peek(lane, &models));
         let mut kept = None;
-        for place in staged.into_iter().chain(waiting) {
-            kept = Some(self.kept_from(lane, self.line.urgency(place))?);
+        for place in staged.chain(waiting) {
+            kept = kept.max(Some(self.kept_from(lane, self.line.urgency(place))?));
         }
         Some(WaitReason::Reserved {
             priority: kept?,

@@ -1,7 +1,7 @@
 //! Slots that are kept for the urgent, on the small world of the lane's tests.
 
 use super::*;
-use crate::model::{SlotReserve, WaitReason};
+use crate::model::{NamedLane, SlotReserve, WaitReason};
 
 const fn kept(priority: u32, slots: u16) -> SlotReserve {
     SlotReserve { priority, slots }
@@ -134,6 +134,58 @@ fn a_reserve_is_in_force_when_it_is_set_and_gone_when_it_is_not() {
     assert_eq!(world.running().len(), 2);
     world.finish();
     assert_eq!(world.disk.completions.len(), 6);
+}
+
+/// One that may not have the slot, of a lane that ages more slowly, is staged before them.
+#[test]
+fn the_most_urgent_staged_job_takes_a_kept_slot_although_it_is_not_staged_first() {
+    const OWN: &str = "glm-5";
+    const LED: &str = "glm-4.5-air";
+    let mut world = world(1, &[]);
+    world.configure(|settings| {
+        settings.lane.rules.order.ageing_ms = 18_000;
+        let mut five = settings.lane.clone();
+        five.rules.max_concurrency = 2;
+        five.rules.order.ageing_ms = 30_000;
+        five.rules.reserve = vec![kept(5, 1)];
+        let five = NamedLane {
+            models: vec![OWN.to_owned()],
+            rules: five.rules,
+        };
+        settings.lanes.insert("five".to_owned(), five);
+        let chain = (LED.to_owned(), vec![OWN.to_owned()]);
+        settings.glm.fallbacks.extend([chain]);
+    });
+    let now = world.now;
+    let mut comes = |world: &mut World, model: &str, priority| {
+        let id = world.submit_as(|job| {
+            job.model = model.to_owned();
+            job.priority = priority;
+            job.created_at = now;
+        });
+        world.ack_all();
+        id
+    };
+    let overloaded = comes(&mut world, LED, 0);
+    world.end_of(overloaded, &failed(FailureClass::Overload));
+    world.runs([overloaded], "it is led to the other lane");
+    let urgent = comes(&mut world, OWN, 9);
+    let low = comes(&mut world, OWN, 0);
+    let led = comes(&mut world, LED, 8);
+    let less = comes(&mut world, LED, 5);
+    assert_eq!(world.lane.snapshot().staged, 3);
+    world.end_of(urgent, &answered());
+    world.runs([overloaded, led], "the slot is kept from the first");
+    world.end_of(led, &answered());
+    world.runs([overloaded, less], "as it is now");
+    world.end_of(less, &answered());
+    world.runs([overloaded], "the last is for the urgent");
+    let reserved = WaitReason::Reserved {
+        priority: 5,
+        lane: "five".to_owned(),
+    };
+    assert_eq!(world.why(low), reserved);
+    world.finish();
 }
 
 proptest! {

@@ -319,27 +319,19 @@ impl Stage {
         self.jobs.last()
     }
 
-    /// Puts one in its place.
+    /// Puts one before all that it outranks: so behind those that age differently, which came from the line before it
+    /// since they were more urgent then.
     pub fn insert(&mut self, staged: Staged) {
-        let at = self
+        let before = self
             .jobs
-            .partition_point(|other| other.place <= staged.place);
-        self.jobs.insert(at, staged);
+            .iter()
+            .rposition(|other| !staged.place.outranks(other.place));
+        self.jobs.insert(before.map_or(0, |at| at + 1), staged);
     }
 
-    /// Puts one back before all others: it was the first.
+    /// Puts one back before all others: it was the first of those that may go.
     pub fn put_first(&mut self, staged: Staged) {
         self.jobs.insert(0, staged);
-    }
-
-    /// Takes the most urgent one.
-    pub fn take_first(&mut self) -> Option<Staged> {
-        (!self.jobs.is_empty()).then(|| self.jobs.remove(0))
-    }
-
-    /// Takes the least urgent one.
-    pub fn take_last(&mut self) -> Option<Staged> {
-        self.jobs.pop()
     }
 
     /// Takes the one of a job.
@@ -394,7 +386,7 @@ impl Stage {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{Job, Seq};
+    use crate::model::{Job, Seq, Settings};
     use crate::queue::Queue;
 
     const DEPTH_MAX: usize = 64;
@@ -438,6 +430,32 @@ mod tests {
         let first = stage.iter().take(2).map(|staged| staged.entry.id);
         assert!(stage.released().eq(first));
         assert!(!stage.release(0, 11));
+    }
+
+    #[test]
+    fn a_staged_job_stands_before_those_it_outranks_and_behind_those_that_age_differently() {
+        let mut stage = Stage::new(DEPTH_MAX);
+        let place = |(seq, priority, ageing_ms)| {
+            let mut settings = Settings::default();
+            settings.lane.rules.order.ageing_ms = ageing_ms;
+            let mut line = Queue::new();
+            line.configure(&settings);
+            let mut staged = staged(seq, |entry| entry.priority = priority);
+            staged.place = line.place_of(&staged.entry);
+            staged
+        };
+        let came = [
+            (1, 0, 30_000),
+            (2, 5, 18_000),
+            (3, 7, 18_000),
+            (4, 9, 30_000),
+            (5, 1, 18_000),
+        ];
+        came.map(place)
+            .into_iter()
+            .for_each(|staged| stage.insert(staged));
+        let seqs: Vec<u64> = stage.iter().map(|staged| staged.entry.seq.0).collect();
+        assert_eq!(seqs, [1, 3, 2, 4, 5]);
     }
 
     #[test]
