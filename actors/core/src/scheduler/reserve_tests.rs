@@ -157,7 +157,7 @@ fn the_most_urgent_staged_job_takes_a_kept_slot_although_it_is_not_staged_first(
         settings.glm.fallbacks.extend([chain]);
     });
     let now = world.now;
-    let mut comes = |world: &mut World, model: &str, priority| {
+    let comes = |world: &mut World, model: &str, priority| {
         let id = world.submit_as(|job| {
             job.model = model.to_owned();
             job.priority = priority;

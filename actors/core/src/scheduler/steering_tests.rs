@@ -407,8 +407,8 @@ fn note_task(world: &mut World, id: JobId) {
     world.disk.apply(&note).unwrap();
 }
 
-#[test]
-fn a_task_is_fetched_after_a_crash_and_not_bought_again() {
+/// A lane that a crash cut off while GLM held one of its two jobs as a task. Its one caller is ready.
+fn after_a_crash_with_a_task() -> (World, JobId) {
     let mut world = World::new(1);
     let [job, ..] = world.submit_all([0, 0]);
     note_task(&mut world, job);
@@ -419,6 +419,26 @@ fn a_task_is_fetched_after_a_crash_and_not_bought_again() {
     world.last.clear();
     world.recover();
     world.announce(SlotId(0));
+    (world, job)
+}
+
+/// It is bought already.
+#[test]
+fn a_task_whose_fetching_comes_to_disk_behind_a_pause_is_fetched() {
+    let (mut world, job) = after_a_crash_with_a_task();
+    world.tell(|lane, now| lane.pause(None, now));
+    world.ack_all();
+    world.runs([job], "paused or not");
+    world.end_of(job, &answered());
+    assert_eq!(world.status_of(job), JobStatus::Completed);
+    world.runs([], "nothing is bought");
+    world.step(|lane, now| lane.resume(now));
+    world.finish();
+}
+
+#[test]
+fn a_task_is_fetched_after_a_crash_and_not_bought_again() {
+    let (mut world, job) = after_a_crash_with_a_task();
     world.ack_all();
     world.runs([job], "before any other");
     // The same attempt.
