@@ -14,6 +14,8 @@ use std::process::Command;
 use onelane::meters::table;
 use onelane_core::life;
 
+#[path = "papers/charts.rs"]
+mod charts;
 #[path = "papers/claims.rs"]
 mod claims;
 #[path = "papers/logs.rs"]

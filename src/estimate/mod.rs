@@ -5,6 +5,8 @@
 mod job;
 #[cfg(feature = "estimate")]
 mod tokenizer;
+#[cfg(feature = "estimate")]
+mod vocabulary;
 
 #[cfg(feature = "estimate")]
 pub use job::{CostRange, History, JobEstimate, Total, TotalForecast, of};

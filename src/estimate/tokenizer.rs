@@ -1,31 +1,33 @@
-//! GLM's own tokenizer, from the vocabularies that the crate `tiktoken` carries. One is unpacked when it
-//! is first asked for, which takes a fraction of a second, and stays in memory.
+//! GLM's own tokenizer, from the vocabularies that the crate `tiktoken` carries.
 
-use onelane_core::money::estimate::{CountTokens, Rough};
+use onelane_core::money::estimate::CountTokens;
+use tiktoken::{CoreBpe, encoding};
+
+use super::vocabulary::Vocabulary;
+
+static GLM4: Vocabulary<CoreBpe> = Vocabulary::new(encoding::glm4);
+static GLM5: Vocabulary<CoreBpe> = Vocabulary::new(encoding::glm5);
 
 /// Counts with the vocabulary of the model's generation: that of GLM-4.5 to 4.7 for `glm-4*` and older,
-/// that of GLM-5 for all others. Models of before 4.5 had another one, close to it.
+/// that of GLM-5 for all others. Models of before 4.5 had another one, close to it. A vocabulary is in memory while
+/// somebody counts with it, and some minutes longer.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct GlmTokenizer;
 
 /// How the models of the older generation begin.
 const OLDER: [&str; 3] = ["glm-4", "glm-3", "embedding-"];
 
-fn vocabulary(model: &str) -> &'static str {
+fn vocabulary(model: &str) -> &'static Vocabulary<CoreBpe> {
     let older = OLDER.iter().any(|beginning| {
         let head = model.get(..beginning.len());
         head.is_some_and(|head| head.eq_ignore_ascii_case(beginning))
     });
-    if older { "glm4" } else { "glm5" }
+    if older { &GLM4 } else { &GLM5 }
 }
 
 impl CountTokens for GlmTokenizer {
     fn count(&self, model: &str, text: &str) -> u64 {
-        match tiktoken::get_encoding(vocabulary(model)) {
-            Some(encoding) => encoding.count(text) as u64,
-            // Both are built in.
-            None => Rough.count(model, text),
-        }
+        vocabulary(model).get().count(text) as u64
     }
 }
 
@@ -35,12 +37,12 @@ mod tests {
 
     #[test]
     fn a_model_is_counted_by_the_vocabulary_of_its_generation() {
-        let check = |model, want| assert_eq!(vocabulary(model), want, "{model}");
+        let check = |model, want| assert!(std::ptr::eq(vocabulary(model), want), "{model}");
         for model in "glm-4.7 glm-4.5-air GLM-4.6 glm-4-flash glm-3-turbo".split(' ') {
-            check(model, "glm4");
+            check(model, &GLM4);
         }
         for model in "glm-5 glm-5.3-flash GLM-5v-Turbo glm-6 x glm".split(' ') {
-            check(model, "glm5");
+            check(model, &GLM5);
         }
     }
 
