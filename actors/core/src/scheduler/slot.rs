@@ -319,14 +319,12 @@ impl Stage {
         self.jobs.last()
     }
 
-    /// Puts one before all that it outranks: so behind those that age differently, which came from the line before it
-    /// since they were more urgent then.
+    /// Puts one before the first that it outranks, or last. So of those that age alike the most urgent comes first;
+    /// jobs that age differently stand in the order in which they came, but where that would break the former.
     pub fn insert(&mut self, staged: Staged) {
-        let before = self
-            .jobs
-            .iter()
-            .rposition(|other| !staged.place.outranks(other.place));
-        self.jobs.insert(before.map_or(0, |at| at + 1), staged);
+        let outranked = |other: &Staged| staged.place.outranks(other.place);
+        let at = self.jobs.iter().position(outranked);
+        self.jobs.insert(at.unwrap_or(self.jobs.len()), staged);
     }
 
     /// Puts one back before all others: it was the first of those that may go.
@@ -433,7 +431,7 @@ mod tests {
     }
 
     #[test]
-    fn a_staged_job_stands_before_those_it_outranks_and_behind_those_that_age_differently() {
+    fn a_staged_job_stands_before_the_first_that_it_outranks_which_ages_as_it_does() {
         let mut stage = Stage::new(DEPTH_MAX);
         let place = |(seq, priority, ageing_ms)| {
             let mut settings = Settings::default();
@@ -455,7 +453,7 @@ mod tests {
             .into_iter()
             .for_each(|staged| stage.insert(staged));
         let seqs: Vec<u64> = stage.iter().map(|staged| staged.entry.seq.0).collect();
-        assert_eq!(seqs, [1, 3, 2, 4, 5]);
+        assert_eq!(seqs, [4, 1, 3, 2, 5]);
     }
 
     #[test]
