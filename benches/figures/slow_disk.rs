@@ -43,7 +43,7 @@ impl StorageBackend for SlowDisk {
     }
 }
 
-/// As `start`, with so much more time for each sync.
+/// As `start`, with so much more time for each sync, and without counting the prompts of its calls again.
 pub(super) async fn start(config: Config, more: Duration) -> (LaneThread, Orchestrator) {
     let path = config.store.path.clone();
     let make = move || {

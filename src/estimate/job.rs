@@ -142,7 +142,7 @@ const fn with_margin(prompt_tokens: u64) -> u64 {
 }
 
 /// Estimates one job, unless it would be refused. Counting takes the processor for as long as the prompt
-/// is, and the first count of a process unpacks the vocabulary: not for an async worker.
+/// is, and the first count for some time unpacks the vocabulary: not for an async worker.
 pub fn of(
     submission: &Submission,
     settings: &Settings,

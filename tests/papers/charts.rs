@@ -7,7 +7,7 @@ use super::{is_blessing, read, root};
 
 const PAGE: &str = "docs/performance.md";
 
-/// A bar: the beginning of its row's name, which cell has the figure, and the how manieth number of that cell it is.
+/// A bar: the beginning of its row's name, which cell has the figure, and which of the numbers there it is.
 struct Bar {
     row: &'static str,
     cell: usize,
@@ -15,7 +15,7 @@ struct Bar {
     label: &'static str,
     /// Whether the next two numbers are the range of the rounds.
     has_range: bool,
-    /// The number of the last cell that is the aim, if one is.
+    /// Which of the numbers of the last cell is the aim, if one is.
     aim: Option<usize>,
 }
 

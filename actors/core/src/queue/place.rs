@@ -78,6 +78,12 @@ impl Place {
         class.effective(now)
     }
 
+    /// How often its job rises by one, in milliseconds; 0: never.
+    #[must_use]
+    pub const fn ageing_ms(self) -> u64 {
+        self.ageing_ms
+    }
+
     /// The lane and the class whose turns it counts; `None`: nobody takes turns there.
     pub(super) fn turns(self) -> Option<(u32, Class)> {
         let class = Class {

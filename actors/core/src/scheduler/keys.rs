@@ -52,8 +52,11 @@ impl Scheduler {
         if open + others.len() < cap {
             return true;
         }
-        let last = others.into_iter().max_by_key(|(place, _)| *place);
-        match last.filter(|(staged, _)| open < cap && place.outranks(*staged)) {
+        let outranked = others
+            .into_iter()
+            .filter(|(staged, _)| place.outranks(*staged));
+        let last = outranked.max_by_key(|(place, _)| *place);
+        match last.filter(|_| open < cap) {
             Some((_, id)) => {
                 self.take_back([id], now);
                 true

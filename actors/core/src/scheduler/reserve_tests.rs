@@ -136,44 +136,66 @@ fn a_reserve_is_in_force_when_it_is_set_and_gone_when_it_is_not() {
     assert_eq!(world.disk.completions.len(), 6);
 }
 
-/// One that may not have the slot, of a lane that ages more slowly, is staged before them.
-#[test]
-fn the_most_urgent_staged_job_takes_a_kept_slot_although_it_is_not_staged_first() {
-    const OWN: &str = "glm-5";
-    const LED: &str = "glm-4.5-air";
-    let mut world = world(1, &[]);
-    world.configure(|settings| {
-        settings.lane.rules.order.ageing_ms = 18_000;
-        let mut five = settings.lane.clone();
-        five.rules.max_concurrency = 2;
-        five.rules.order.ageing_ms = 30_000;
-        five.rules.reserve = vec![kept(5, 1)];
-        let five = NamedLane {
-            models: vec![OWN.to_owned()],
-            rules: five.rules,
-        };
-        settings.lanes.insert("five".to_owned(), five);
-        let chain = (LED.to_owned(), vec![OWN.to_owned()]);
-        settings.glm.fallbacks.extend([chain]);
-    });
-    let now = world.now;
-    let comes = |world: &mut World, model: &str, priority| {
-        let id = world.submit_as(|job| {
+const OWN: &str = "glm-5";
+const LED: &str = "glm-4.5-air";
+
+impl World {
+    fn comes_for(&mut self, model: &str, priority: i32) -> JobId {
+        let now = self.now;
+        let id = self.submit_as(|job| {
             job.model = model.to_owned();
             job.priority = priority;
             job.created_at = now;
         });
-        world.ack_all();
+        self.ack_all();
         id
-    };
-    let overloaded = comes(&mut world, LED, 0);
+    }
+}
+
+/// A lane of two slots, one of them kept for priority 5, whose own jobs age so, serves those of another, which rise by one
+/// in 18 s. One of these is there, and has the slot that is not kept.
+fn led_to_a_lane_that_keeps_a_slot(ageing_ms: u64) -> (World, JobId) {
+    let mut world = world(1, &[]);
+    world.configure(|settings| {
+        settings.lane.rules.order.ageing_ms = 18_000;
+        let mut rules = settings.lane.rules.clone();
+        rules.max_concurrency = 2;
+        rules.order.ageing_ms = ageing_ms;
+        rules.reserve = vec![kept(5, 1)];
+        let models = vec![OWN.to_owned()];
+        let five = NamedLane { models, rules };
+        settings.lanes.insert("five".to_owned(), five);
+        let chain = (LED.to_owned(), vec![OWN.to_owned()]);
+        settings.glm.fallbacks.extend([chain]);
+    });
+    let overloaded = world.comes_for(LED, 0);
     world.end_of(overloaded, &failed(FailureClass::Overload));
     world.runs([overloaded], "it is led to the other lane");
-    let urgent = comes(&mut world, OWN, 9);
-    let low = comes(&mut world, OWN, 0);
-    let led = comes(&mut world, LED, 8);
-    let less = comes(&mut world, LED, 5);
+    (world, overloaded)
+}
+
+#[test]
+fn a_job_that_is_led_to_a_lane_rises_as_those_of_its_own() {
+    let (mut world, overloaded) = led_to_a_lane_that_keeps_a_slot(0);
+    let rising = world.comes_for(LED, 4);
+    world.runs([overloaded], "the slot is kept from it");
+    let at = world.lane.next_change().expect("it rises by itself");
+    assert!(at.since(world.now) <= 18_000, "{at}");
+    world.pass(at.since(world.now));
+    world.runs([overloaded, rising], "it has risen to 5");
+    world.finish();
+}
+
+/// One that may not have the slot, of a lane that ages more slowly, is staged before them.
+#[test]
+fn the_first_staged_job_that_may_have_a_kept_slot_takes_it() {
+    let (mut world, overloaded) = led_to_a_lane_that_keeps_a_slot(30_000);
+    let urgent = world.comes_for(OWN, 9);
+    let low = world.comes_for(OWN, 0);
+    let led = world.comes_for(LED, 8);
+    let less = world.comes_for(LED, 5);
     assert_eq!(world.lane.snapshot().staged, 3);
+    assert_eq!(world.why(low), WaitReason::Stage, "no slot is free");
     world.end_of(urgent, &answered());
     world.runs([overloaded, led], "the slot is kept from the first");
     world.end_of(led, &answered());

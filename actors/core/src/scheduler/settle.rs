@@ -406,16 +406,16 @@ impl Scheduler {
     }
 
     fn reprioritised(&mut self, id: JobId, priority: i32, now: Timestamp) {
-        for track in self.tracks.values_mut() {
-            let Some(mut staged) = track.stage.take(id) else {
-                continue;
-            };
+        let line = &self.line;
+        let change = |staged: &mut Staged| {
             staged.entry.priority = priority;
-            staged.place = self.line.place_of(&staged.entry);
+            staged.place = line.place_of(&staged.entry);
             if let Some(dispatch) = &mut staged.dispatch {
                 slot::reprioritise(dispatch, priority);
             }
-            track.stage.insert(staged);
+        };
+        let mut stages = self.tracks.values_mut().map(|track| &mut track.stage);
+        if stages.any(|stage| stage.change(id, change)) {
             return;
         }
         if self.recovery.reprioritise(id, priority) {

@@ -322,9 +322,28 @@ impl Stage {
     /// Puts one before the first that it outranks, or last. So of those that age alike the most urgent comes first;
     /// jobs that age differently stand in the order in which they came, but where that would break the former.
     pub fn insert(&mut self, staged: Staged) {
-        let outranked = |other: &Staged| staged.place.outranks(other.place);
-        let at = self.jobs.iter().position(outranked);
-        self.jobs.insert(at.unwrap_or(self.jobs.len()), staged);
+        self.insert_near(self.jobs.len(), staged);
+    }
+
+    /// Puts one as near to where it stood as the others of its ageing allow.
+    fn insert_near(&mut self, at: usize, staged: Staged) {
+        let before = |other: &Staged| other.place.outranks(staged.place);
+        let behind = |other: &Staged| staged.place.outranks(other.place);
+        let least = self.jobs.iter().rposition(before).map_or(0, |at| at + 1);
+        let most = self.jobs.iter().position(behind);
+        let at = at.max(least).min(most.unwrap_or(self.jobs.len()));
+        self.jobs.insert(at, staged);
+    }
+
+    /// Changes the place of a job's, and what else `change` does of it. Tells whether it is staged.
+    pub fn change(&mut self, id: JobId, change: impl FnOnce(&mut Staged)) -> bool {
+        let Some(at) = self.jobs.iter().position(|staged| staged.entry.id == id) else {
+            return false;
+        };
+        let mut staged = self.jobs.remove(at);
+        change(&mut staged);
+        self.insert_near(at, staged);
+        true
     }
 
     /// Puts one back before all others: it was the first of those that may go.
@@ -403,6 +422,17 @@ mod tests {
         }
     }
 
+    /// The same in a lane whose jobs age so.
+    fn staged_in(ageing_ms: u64, seq: u64, change: impl FnOnce(&mut JobEntry)) -> Staged {
+        let mut settings = Settings::default();
+        settings.lane.rules.order.ageing_ms = ageing_ms;
+        let mut line = Queue::new();
+        line.configure(&settings);
+        let mut staged = staged(seq, change);
+        staged.place = line.place_of(&staged.entry);
+        staged
+    }
+
     fn stage_of(jobs: u64) -> Stage {
         let mut stage = Stage::new(DEPTH_MAX);
         (1..=jobs).for_each(|seq| stage.insert(staged(seq, |_| ())));
@@ -434,13 +464,7 @@ mod tests {
     fn a_staged_job_stands_before_the_first_that_it_outranks_which_ages_as_it_does() {
         let mut stage = Stage::new(DEPTH_MAX);
         let place = |(seq, priority, ageing_ms)| {
-            let mut settings = Settings::default();
-            settings.lane.rules.order.ageing_ms = ageing_ms;
-            let mut line = Queue::new();
-            line.configure(&settings);
-            let mut staged = staged(seq, |entry| entry.priority = priority);
-            staged.place = line.place_of(&staged.entry);
-            staged
+            staged_in(ageing_ms, seq, |entry| entry.priority = priority)
         };
         let came = [
             (1, 0, 30_000),
@@ -454,6 +478,38 @@ mod tests {
             .for_each(|staged| stage.insert(staged));
         let seqs: Vec<u64> = stage.iter().map(|staged| staged.entry.seq.0).collect();
         assert_eq!(seqs, [4, 1, 3, 2, 5]);
+    }
+
+    #[test]
+    fn a_staged_job_of_another_priority_moves_no_farther_than_it_has_to() {
+        let place = |(seq, priority, ageing_ms): (u64, i32, u64)| {
+            staged_in(ageing_ms, seq, |entry| entry.priority = priority)
+        };
+        let jobs = [
+            (1, 5, 30_000),
+            (2, 5, 18_000),
+            (3, 4, 30_000),
+            (4, 4, 18_000),
+        ];
+        let moved = |seq: u64, priority: i32| {
+            let mut stage = Stage::new(DEPTH_MAX);
+            for job in jobs {
+                stage.insert(place(job));
+            }
+            let (_, _, ageing_ms) = jobs[usize::try_from(seq).unwrap() - 1];
+            let changed = place((seq, priority, ageing_ms));
+            let id = changed.entry.id;
+            assert!(stage.change(id, |staged| *staged = changed));
+            let seqs = stage.iter().map(|staged| staged.entry.seq.0);
+            seqs.collect::<Vec<_>>()
+        };
+        assert_eq!(moved(1, 9), [1, 2, 3, 4], "raised");
+        assert_eq!(moved(2, 5), [1, 2, 3, 4], "as before");
+        assert_eq!(moved(1, 1), [2, 3, 1, 4], "behind the one that outranks it");
+        assert_eq!(moved(4, 9), [1, 4, 2, 3], "before the one that it outranks");
+        let mut stage = Stage::new(DEPTH_MAX);
+        let nobody = JobId::from_bytes([9; 16]);
+        assert!(!stage.change(nobody, |_| ()));
     }
 
     #[test]

@@ -9,6 +9,7 @@ use crate::model::{
     BreakerState, CallOutcome, CallRecord, Hold, HoldScope, JobEntry, JobId, LaneRules,
     POSITIONS_EXACT, Timestamp, WaitReason, Waiting, limits,
 };
+use crate::scheduler::slot::Staged;
 
 /// Jobs by the name of the reason for which they wait.
 pub type WaitCounts = BTreeMap<&'static str, u64>;
@@ -194,15 +195,15 @@ impl Scheduler {
     }
 
     fn staged_reason(&self, lane: &str, track: &Track, id: JobId) -> WaitReason {
-        let is_first = track
-            .stage
-            .first()
-            .is_some_and(|first| first.entry.id == id);
-        let paced = || self.paced(lane).filter(|_| is_first);
+        let next = self.next_staged(lane);
+        let is_next = next.is_some_and(|next| next.entry.id == id);
+        let paced = || self.paced(lane).filter(|_| is_next);
+        let own = track.stage.iter().find(|staged| staged.entry.id == id);
+        let reserved = || self.reserved_from(lane, own?.place);
         self.stopped()
             .or_else(|| self.lane_held(lane))
             .or_else(paced)
-            .or_else(|| self.reserved(lane))
+            .or_else(reserved)
             .unwrap_or(WaitReason::Stage)
     }
 
@@ -442,6 +443,10 @@ impl Scheduler {
                 add(reserved.name(), staged + behind);
                 continue;
             }
+            let reserved = |staged: &Staged| self.reserved_from(lane, staged.place);
+            let reserved: Vec<_> = track.stage.iter().filter_map(reserved).collect();
+            let staged = staged - reserved.len();
+            reserved.iter().for_each(|reason| add(reason.name(), 1));
             // The pace keeps the one that would go next; the others wait for their turns.
             let first = usize::from(self.paced(lane).is_some());
             let of_stage = first.min(staged);
