@@ -1,7 +1,7 @@
 //! The calls of client keys: their caps and their weights, on the small world of the lane's tests.
 
 use super::*;
-use crate::model::{ClientKey, KeyForm, KeyId, KeyRights, KeySecret, WaitReason};
+use crate::model::{ClientKey, KeyForm, KeyId, KeyRights, KeySecret, NamedLane, WaitReason};
 
 const A: KeyId = KeyId::new(1);
 const B: KeyId = KeyId::new(2);
@@ -102,6 +102,44 @@ fn a_more_urgent_job_of_a_key_takes_the_place_of_one_that_is_on_record() {
     for id in [low, other, high] {
         assert_eq!(world.status_of(id), JobStatus::Completed);
     }
+}
+
+/// One that is on record in a lane that ages faster can't be told more or less urgent.
+#[test]
+fn the_job_that_makes_room_for_a_more_urgent_one_of_its_key_is_one_that_it_outranks() {
+    const SLOW: &str = "glm-5";
+    let mut world = world(1, [capped(A, 2)]);
+    world.configure(|settings| {
+        settings.lane.rules.order.ageing_ms = 18_000;
+        let mut rules = settings.lane.rules.clone();
+        rules.max_concurrency = 2;
+        rules.order.ageing_ms = 30_000;
+        let models = vec![SLOW.to_owned()];
+        let lane = NamedLane { models, rules };
+        settings.lanes.insert("slow".to_owned(), lane);
+    });
+    let now = world.now;
+    let comes = |world: &mut World, key, model: &str, priority| {
+        let id = world.submit_as(|job| {
+            job.key_id = Some(key);
+            job.model = model.to_owned();
+            job.priority = priority;
+            job.created_at = now;
+        });
+        world.ack_all();
+        id
+    };
+    for model in ["glm-4.7", SLOW, SLOW] {
+        comes(&mut world, B, model, 99);
+    }
+    let fast = comes(&mut world, A, "glm-4.7", 0);
+    let low = comes(&mut world, A, SLOW, 1);
+    assert_eq!(world.reason_of(low), WaitReason::Stage);
+    let high = comes(&mut world, A, SLOW, 5);
+    let reasons = [fast, low, high].map(|id| world.reason_of(id));
+    let busy = WaitReason::KeyBusy { key: A };
+    assert_eq!(reasons, [WaitReason::Stage, busy, WaitReason::Stage]);
+    world.finish();
 }
 
 #[test]
