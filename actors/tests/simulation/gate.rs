@@ -160,9 +160,11 @@ fn paced(
             let estimate = ledger.estimate_of(other.job);
             let used = ledger.tokens_of(other).or_else(|| {
                 // Its end may be known although it is not on record yet.
-                other.ended?;
-                // Of an answer that broke off the lane counts what was told.
-                let is_cut = other.is_told && matches!(other.plan.end, End::Fail(..));
+                let ended = other.ended?;
+                // Of an answer that broke off, or was closed before its end, the lane counts what was told.
+                let is_closed = ended.since(other.begun) < other.plan.after_ms;
+                let is_short = is_closed || matches!(other.plan.end, End::Fail(..));
+                let is_cut = other.is_told && is_short;
                 let billed = other.billed.filter(|_| !is_cut);
                 Some(billed.map_or(0, |usage| usage.total_tokens))
             });

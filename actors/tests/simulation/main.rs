@@ -135,7 +135,7 @@ fn whatever_happens_in_a_world_its_promises_hold() {
 }
 
 /// Worlds in which the lane broke a promise before it was mended, by the events that it took.
-const BROKEN_ONCE: [(u64, &str); 13] = [
+const BROKEN_ONCE: [(u64, &str); 14] = [
     (
         310_006,
         "111,120,160,190,191,192,230,270,280,290,300,440,480,492,500,1030,1050,9000,9001",
@@ -173,6 +173,7 @@ const BROKEN_ONCE: [(u64, &str); 13] = [
         5_015_734,
         "20,50,51,70,71,150,220,230,231,241,242,250,254,261,9000,9001,9008,9010",
     ),
+    (5_119_337, "50,51,60,90,100,132,133,181,9000,9009,9010"),
 ];
 
 #[test]
