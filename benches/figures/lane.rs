@@ -5,7 +5,7 @@ use std::time::Duration;
 use onelane::orchestrator::LaneThread;
 use onelane::simulator::{Arrival, Simulator, SimulatorConfig, Span};
 
-use super::{config, prompt, quantile, scratch, slow_disk, start};
+use super::{config, prompt, quantile, scratch, slow_disk, start, told};
 
 /// What the server saw of one series of calls.
 pub(super) struct Seen {
@@ -147,10 +147,8 @@ pub(super) async fn run() {
             ms => format!(", a disk that takes {ms} ms more for each sync"),
         };
         println!(
-            "{latency_ms:>2} ms{on}: lane / loop {:.4} (median of {rounds} rounds, {:.4} to {:.4}) | calls/s lane {} loop {} | idle gap at the server p50 {} us (loop {}), p99 {} us (loop {})",
-            quantile(&ratios, 0.5) as f64 / 10_000.0,
-            ratios[0] as f64 / 10_000.0,
-            ratios[ratios.len() - 1] as f64 / 10_000.0,
+            "{latency_ms:>2} ms{on}: lane / loop {} | calls/s lane {} loop {} | idle gap at the server p50 {} us (loop {}), p99 {} us (loop {})",
+            told(&ratios),
             quantile(&lane_rate, 0.5),
             quantile(&loop_rate, 0.5),
             quantile(&lanes, 0.5),

@@ -110,6 +110,18 @@ async fn start(config: Config) -> (LaneThread, Orchestrator) {
     (thread, lane)
 }
 
+/// Ratios of so many rounds, in ten-thousandths and sorted, as they are told.
+fn told(ratios: &[u64]) -> String {
+    let parts = |ratio: u64| ratio as f64 / 10_000.0;
+    format!(
+        "{:.4} (median of {} rounds, {:.4} to {:.4})",
+        parts(quantile(ratios, 0.5)),
+        ratios.len(),
+        parts(quantile(ratios, 0.0)),
+        parts(quantile(ratios, 1.0))
+    )
+}
+
 fn quantile(sorted: &[u64], q: f64) -> u64 {
     sorted[((sorted.len() - 1) as f64 * q).round() as usize]
 }

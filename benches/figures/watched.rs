@@ -15,7 +15,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use super::lane::seen;
-use super::{config, prompt, quantile, scratch};
+use super::{config, prompt, quantile, scratch, told};
 
 const WATCHERS: usize = 10;
 const ROUNDS: usize = 7;
@@ -109,10 +109,8 @@ pub(super) async fn run() {
             sorted.sort_unstable();
         }
         println!(
-            "{latency_ms:>2} ms: watched / not watched {:.4} (median of {ROUNDS} rounds, {:.4} to {:.4}) | calls/s {} and {} | {pages} pages were given",
-            quantile(&ratios, 0.5) as f64 / 10_000.0,
-            ratios[0] as f64 / 10_000.0,
-            ratios[ratios.len() - 1] as f64 / 10_000.0,
+            "{latency_ms:>2} ms: watched / not watched {} | calls/s {} and {} | {pages} pages were given",
+            told(&ratios),
             quantile(&watched, 0.5),
             quantile(&alone, 0.5),
         );

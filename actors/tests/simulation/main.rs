@@ -134,7 +134,8 @@ fn whatever_happens_in_a_world_its_promises_hold() {
     sums.assert_it_was_worth_it(last - first);
 }
 
-/// Worlds in which the lane broke a promise before it was mended, by the events that it took.
+/// Worlds in which the lane broke a promise before it was mended, or the simulation held it to one that it had not given, by
+/// the events that it took.
 const BROKEN_ONCE: [(u64, &str); 14] = [
     (
         310_006,

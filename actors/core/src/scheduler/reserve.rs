@@ -42,10 +42,12 @@ impl Scheduler {
     /// The first staged job of a lane that may have a slot: not always the first of all, where jobs meet that age
     /// differently.
     pub(super) fn next_staged(&self, lane: &str) -> Option<&Staged> {
-        let least = self.least_urgency(lane);
-        let stage = &self.tracks.get(lane)?.stage;
-        let may_go = |staged: &&Staged| self.line.urgency(staged.place) >= least;
-        stage.iter().find(may_go)
+        self.first_staged(lane, self.least_urgency(lane))
+    }
+
+    fn first_staged(&self, lane: &str, least_urgency: i64) -> Option<&Staged> {
+        let mut stage = self.tracks.get(lane)?.stage.iter();
+        stage.find(|staged| self.line.urgency(staged.place) >= least_urgency)
     }
 
     /// The places of the first staged job of a lane and of the first in line, of those that may have a slot.
@@ -54,9 +56,9 @@ impl Scheduler {
         lane: &str,
         models: Option<&BTreeSet<Arc<str>>>,
     ) -> (Option<Place>, Option<Place>) {
-        let staged = self.next_staged(lane).map(|staged| staged.place);
-        let waiting = models.and_then(|models| self.line.peek(lane, models));
         let least = self.least_urgency(lane);
+        let staged = self.first_staged(lane, least).map(|staged| staged.place);
+        let waiting = models.and_then(|models| self.line.peek(lane, models));
         let may_go = |place: &Place| self.line.urgency(*place) >= least;
         (staged, waiting.filter(may_go))
     }

@@ -210,6 +210,32 @@ fn the_first_staged_job_that_may_have_a_kept_slot_takes_it() {
     world.finish();
 }
 
+#[test]
+fn a_staged_job_is_told_that_a_slot_is_kept_from_it_while_the_next_waits_for_the_pace() {
+    let (mut world, _) = led_to_a_lane_that_keeps_a_slot(30_000);
+    let urgent = world.comes_for(OWN, 9);
+    let low = world.comes_for(OWN, 0);
+    let led = world.comes_for(LED, 8);
+    world.configure(|settings| {
+        let five = settings.lanes.get_mut("five").unwrap();
+        five.rules.pace.min_spacing_ms = 10_000;
+    });
+    world.end_of(urgent, &answered());
+    let kept = WaitReason::Reserved {
+        priority: 5,
+        lane: "five".to_owned(),
+    };
+    assert_eq!(world.why(low), kept);
+    let paced = world.why(led);
+    assert!(matches!(paced, WaitReason::Pace { .. }), "{paced:?}");
+    let counts = world.lane.wait_counts();
+    assert_eq!(
+        (counts["reserved"], counts["pace"], counts["stage"]),
+        (1, 1, 0)
+    );
+    world.finish();
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 

@@ -422,13 +422,13 @@ mod tests {
         }
     }
 
-    /// The same in a lane whose jobs age so.
-    fn staged_in(ageing_ms: u64, seq: u64, change: impl FnOnce(&mut JobEntry)) -> Staged {
+    /// One of this number and priority, of a lane whose jobs rise so.
+    fn staged_in((seq, priority, ageing_ms): (u64, i32, u64)) -> Staged {
         let mut settings = Settings::default();
         settings.lane.rules.order.ageing_ms = ageing_ms;
         let mut line = Queue::new();
         line.configure(&settings);
-        let mut staged = staged(seq, change);
+        let mut staged = staged(seq, |entry| entry.priority = priority);
         staged.place = line.place_of(&staged.entry);
         staged
     }
@@ -463,9 +463,6 @@ mod tests {
     #[test]
     fn a_staged_job_stands_before_the_first_that_it_outranks_which_ages_as_it_does() {
         let mut stage = Stage::new(DEPTH_MAX);
-        let place = |(seq, priority, ageing_ms)| {
-            staged_in(ageing_ms, seq, |entry| entry.priority = priority)
-        };
         let came = [
             (1, 0, 30_000),
             (2, 5, 18_000),
@@ -473,18 +470,15 @@ mod tests {
             (4, 9, 30_000),
             (5, 1, 18_000),
         ];
-        came.map(place)
-            .into_iter()
-            .for_each(|staged| stage.insert(staged));
+        for job in came {
+            stage.insert(staged_in(job));
+        }
         let seqs: Vec<u64> = stage.iter().map(|staged| staged.entry.seq.0).collect();
         assert_eq!(seqs, [4, 1, 3, 2, 5]);
     }
 
     #[test]
     fn a_staged_job_of_another_priority_moves_no_farther_than_it_has_to() {
-        let place = |(seq, priority, ageing_ms): (u64, i32, u64)| {
-            staged_in(ageing_ms, seq, |entry| entry.priority = priority)
-        };
         let jobs = [
             (1, 5, 30_000),
             (2, 5, 18_000),
@@ -494,10 +488,10 @@ mod tests {
         let moved = |seq: u64, priority: i32| {
             let mut stage = Stage::new(DEPTH_MAX);
             for job in jobs {
-                stage.insert(place(job));
+                stage.insert(staged_in(job));
             }
             let (_, _, ageing_ms) = jobs[usize::try_from(seq).unwrap() - 1];
-            let changed = place((seq, priority, ageing_ms));
+            let changed = staged_in((seq, priority, ageing_ms));
             let id = changed.entry.id;
             assert!(stage.change(id, |staged| *staged = changed));
             let seqs = stage.iter().map(|staged| staged.entry.seq.0);

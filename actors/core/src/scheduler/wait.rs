@@ -443,10 +443,10 @@ impl Scheduler {
                 add(reserved.name(), staged + behind);
                 continue;
             }
-            let reserved = |staged: &Staged| self.reserved_from(lane, staged.place);
-            let reserved: Vec<_> = track.stage.iter().filter_map(reserved).collect();
-            let staged = staged - reserved.len();
-            reserved.iter().for_each(|reason| add(reason.name(), 1));
+            let is_kept_back = |staged: &&Staged| self.reserved_from(lane, staged.place).is_some();
+            let kept_back = track.stage.iter().filter(is_kept_back).count();
+            let staged = staged - kept_back;
+            add("reserved", kept_back);
             // The pace keeps the one that would go next; the others wait for their turns.
             let first = usize::from(self.paced(lane).is_some());
             let of_stage = first.min(staged);
